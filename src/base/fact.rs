@@ -1,0 +1,86 @@
+//! What is known of a value before it is computed: element type, shape, and sometimes its elements.
+
+use crate::base::{DType, Dim, Shape, Tensor};
+use std::fmt;
+use std::sync::Arc;
+
+/// Elements known without running the network.
+#[derive(Clone, Debug)]
+pub enum Known {
+    /// All elements, as numbers.
+    Const(Arc<Tensor>),
+    /// An integer scalar or vector whose elements may be symbolic: the result of shape arithmetic, row-major.
+    Dims(Arc<[Dim]>),
+}
+
+/// Type, shape and, when known, elements of a value.
+#[derive(Clone, Debug)]
+pub struct Fact {
+    pub dtype: DType,
+    pub shape: Shape,
+    pub known: Option<Known>,
+}
+
+impl Fact {
+    pub fn new(dtype: DType, shape: impl Into<Shape>) -> Self {
+        Fact { dtype, shape: shape.into(), known: None }
+    }
+
+    pub fn of_const(tensor: Arc<Tensor>) -> Self {
+        let shape = Shape::from_usizes(tensor.shape());
+        Fact { dtype: tensor.dtype(), shape, known: Some(Known::Const(tensor)) }
+    }
+
+    /// An i64 vector (or scalar when `shape` is empty) of symbolic elements.
+    pub fn of_dims(shape: impl Into<Shape>, dims: Vec<Dim>) -> Self {
+        Fact::new(DType::I64, shape).with_dims(dims)
+    }
+
+    pub fn with_dims(mut self, dims: Vec<Dim>) -> Self {
+        debug_assert_eq!(self.shape.numel(), Dim::from(dims.len()));
+        self.known = Some(Known::Dims(dims.into()));
+        self
+    }
+
+    pub fn rank(&self) -> usize {
+        self.shape.rank()
+    }
+
+    /// The constant, when every element is a known number of any type.
+    pub fn as_const(&self) -> Option<&Arc<Tensor>> {
+        match &self.known {
+            Some(Known::Const(t)) => Some(t),
+            _ => None,
+        }
+    }
+
+    /// The elements as dimensions, when this is an integer (or bool) value that is known, maybe symbolically.
+    pub fn as_dims(&self) -> Option<Vec<Dim>> {
+        match &self.known {
+            Some(Known::Dims(d)) => Some(d.to_vec()),
+            Some(Known::Const(t)) if !t.dtype().is_float() && t.numel() <= 4096 => {
+                Some(t.to_i64s().into_iter().map(Dim::from).collect())
+            }
+            _ => None,
+        }
+    }
+
+    /// Type and shape agree; what is known of the elements does not matter.
+    pub fn same_type(&self, other: &Fact) -> bool {
+        self.dtype == other.dtype && self.shape == other.shape
+    }
+}
+
+impl fmt::Display for Fact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.dtype, self.shape)?;
+        if let Some(Known::Dims(d)) = &self.known {
+            f.write_str("=(")?;
+            for (i, d) in d.iter().enumerate() {
+                write!(f, "{}{d}", if i > 0 { "," } else { "" })?;
+            }
+            f.write_str(")")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,56 @@
+//! Every `SINTER_*` environment variable, declared once. No other file reads the environment.
+
+/// One environment variable.
+pub struct Knob {
+    pub name: &'static str,
+    pub doc: &'static str,
+}
+
+impl Knob {
+    /// The value, read anew at each call; empty counts as unset.
+    pub fn get(&self) -> Option<String> {
+        std::env::var(self.name).ok().filter(|v| !v.is_empty())
+    }
+
+    /// True for 1, true, yes, on.
+    pub fn is_on(&self) -> bool {
+        matches!(self.get().as_deref(), Some("1" | "true" | "yes" | "on"))
+    }
+}
+
+macro_rules! knobs {
+    ($($(#[doc = $doc:literal])+ $id:ident = $name:literal;)*) => {
+        $($(#[doc = $doc])+ pub const $id: Knob = Knob { name: $name, doc: concat!($($doc),+) };)*
+        /// All knobs, for `sinterexec --help` and the documentation.
+        pub const ALL: &[&Knob] = &[$(&$id),*];
+    };
+}
+
+knobs! {
+    /// Severity threshold of the default logger: internal_error, error, warning, info, verbose.
+    LOG = "SINTER_LOG";
+    /// Comma-separated stages to print while building: network, passes, plan, choices, engine; `all` for each.
+    DUMP = "SINTER_DUMP";
+    /// Folder that dumps are written to instead of standard error.
+    DUMP_DIR = "SINTER_DUMP_DIR";
+    /// Folder of the compiled-kernel cache; default: `$XDG_CACHE_HOME/sinter` or `~/.cache/sinter`. `off` disables it.
+    CACHE_DIR = "SINTER_CACHE_DIR";
+    /// Folder that receives generated kernel sources, logs and cubins.
+    DUMP_KERNELS = "SINTER_DUMP_KERNELS";
+    /// Verify the graph after every patch in release builds too.
+    VERIFY = "SINTER_VERIFY";
+    /// Threads of the CPU device; default: the cores that the process may use.
+    CPU_THREADS = "SINTER_CPU_THREADS";
+    /// Full path of libcuda, tried before the loader's own search.
+    CUDA_PATH = "SINTER_LIBCUDA_PATH";
+    /// Full path of libnvrtc, tried before the loader's own search.
+    NVRTC_PATH = "SINTER_NVRTC_PATH";
+    /// Full path of libcublasLt, tried before the loader's own search.
+    CUBLASLT_PATH = "SINTER_CUBLASLT_PATH";
+    /// Comma-separated passes to leave out, for finding the one that is wrong.
+    SKIP_PASSES = "SINTER_SKIP_PASSES";
+    /// Tests: folder of models with recorded outputs.
+    TEST_MODELS = "SINTER_TEST_MODELS";
+    /// Tests: make a missing CUDA device a failure instead of a skip.
+    REQUIRE_GPU = "SINTER_REQUIRE_GPU";
+}
