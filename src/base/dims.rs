@@ -125,7 +125,7 @@ impl Dim {
         (self + (by - 1)).floor_div(&Dim::Const(by)).expect("the divisor is positive")
     }
 
-    pub fn max(&self, other: &Dim) -> Dim {
+    pub fn max_of(&self, other: &Dim) -> Dim {
         match (self.as_const(), other.as_const()) {
             (Some(a), Some(b)) => Dim::Const(a.max(b)),
             _ if self == other => self.clone(),
@@ -133,7 +133,7 @@ impl Dim {
         }
     }
 
-    pub fn min(&self, other: &Dim) -> Dim {
+    pub fn min_of(&self, other: &Dim) -> Dim {
         match (self.as_const(), other.as_const()) {
             (Some(a), Some(b)) => Dim::Const(a.min(b)),
             _ if self == other => self.clone(),
@@ -154,8 +154,8 @@ impl Dim {
                         let (x, y) = (ab.0.bind(b), ab.1.bind(b));
                         x.floor_div(&y).unwrap_or_else(|| Dim::atom(a.clone()))
                     }
-                    Atom::Max(ab) => ab.0.bind(b).max(&ab.1.bind(b)),
-                    Atom::Min(ab) => ab.0.bind(b).min(&ab.1.bind(b)),
+                    Atom::Max(ab) => ab.0.bind(b).max_of(&ab.1.bind(b)),
+                    Atom::Min(ab) => ab.0.bind(b).min_of(&ab.1.bind(b)),
                 };
                 term = &term * &v;
             }
@@ -195,7 +195,7 @@ impl Dim {
             (Some(_), None) => Ok(self.clone()),
             (None, Some(_)) => Ok(other.clone()),
             (Some(a), Some(b)) => Err(crate::err!(InvalidArgument, "dimensions {a} and {b} do not broadcast")),
-            (None, None) => Ok(self.max(other)),
+            (None, None) => Ok(self.max_of(other)),
         }
     }
 }

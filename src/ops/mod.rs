@@ -1,0 +1,2 @@
+//! Operators: one home each.
+pub mod tactic;
