@@ -1,2 +1,81 @@
-//! Operators: one home each.
+//! Operators, one home each, and the table of all of them.
+//!
+//! Adding an operator: its file, one line in `define_ops!` with the next free id, its kernel file, its case file. The
+//! id and the name are stored in engines and are never used again for something else.
+
+pub mod def;
 pub mod tactic;
+
+// One home per operator, in the order of the table.
+
+pub use def::{
+    AttrSource, EvalCx, ImportCx, InferCx, OnnxOp, OpDef, OpHome, TacticOptions, fresh_dim, onnx,
+};
+pub use tactic::*;
+
+use crate::base::{Attrs, Result};
+
+/// Declares `enum Op` with conversion from each operator's struct, and the tables by id and by ONNX name.
+macro_rules! define_ops {
+    ($($id:literal => $m:ident :: $t:ident),* $(,)?) => {
+        $(pub mod $m;)*
+
+        /// Any operator.
+        #[derive(Clone, Debug)]
+        pub enum Op { $($t($m::$t)),* }
+
+        $(impl From<$m::$t> for Op { fn from(op: $m::$t) -> Op { Op::$t(op) } })*
+
+        impl Op {
+            /// What it does.
+            pub fn def(&self) -> &dyn OpDef { match self { $(Op::$t(op) => op),* } }
+            /// Number stored in engines.
+            pub fn id(&self) -> u16 { match self { $(Op::$t(_) => $id),* } }
+            /// Name in dumps.
+            pub fn name(&self) -> &'static str { match self { $(Op::$t(_) => <$m::$t as OpHome>::NAME),* } }
+            pub fn attrs(&self) -> Attrs { match self { $(Op::$t(op) => op.attrs()),* } }
+            /// The operator with this stored number and attributes.
+            pub fn from_attrs(id: u16, attrs: &Attrs) -> Result<Op> {
+                match id {
+                    $($id => <$m::$t as OpHome>::from_attrs(attrs).map(Op::$t),)*
+                    _ => Err($crate::err!(VersionMismatch, "operator id {id} is not known to this version")),
+                }
+            }
+        }
+
+        /// Id and name of every operator.
+        pub const OPS: &[(u16, &str)] = &[$(($id, <$m::$t as OpHome>::NAME)),*];
+
+        /// Every ONNX importer with the name of the operator whose home it is in.
+        pub fn onnx_table() -> impl Iterator<Item = &'static OnnxOp> {
+            let tables: &[&'static [OnnxOp]] = &[$(<$m::$t as OpHome>::ONNX),*];
+            let tables: Vec<&'static [OnnxOp]> = tables.to_vec();
+            tables.into_iter().flatten()
+        }
+    };
+}
+
+define_ops! {
+    1 => pointwise::Pointwise,
+    2 => conv::Conv,
+    3 => conv_transpose::ConvTranspose,
+    4 => matmul::MatMul,
+    5 => pool::Pool,
+    6 => reduce::Reduce,
+    7 => softmax::Softmax,
+    8 => reshape::Reshape,
+    9 => transpose::Transpose,
+    10 => slice::Slice,
+    11 => concat::Concat,
+    12 => gather::Gather,
+    13 => pad::Pad,
+    14 => expand::Expand,
+    15 => resize::Resize,
+    16 => shape::Shape,
+    17 => fill::Fill,
+}
+
+/// The importer for an ONNX operator at an opset: the newest that is not newer than the model.
+pub fn find_onnx(domain: &str, name: &str, opset: i64) -> Option<&'static OnnxOp> {
+    onnx_table().filter(|o| o.domain == domain && o.name == name && o.since <= opset).max_by_key(|o| o.since)
+}
