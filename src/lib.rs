@@ -5,4 +5,5 @@ compile_error!("Sinter must be built with panic=unwind: the C boundary turns pan
 
 pub mod base;
 pub mod device;
+pub mod network;
 pub mod ops;

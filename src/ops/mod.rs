@@ -5,6 +5,7 @@
 
 pub mod def;
 pub mod tactic;
+pub mod window;
 
 // One home per operator, in the order of the table.
 
@@ -73,6 +74,7 @@ define_ops! {
     15 => resize::Resize,
     16 => shape::Shape,
     17 => fill::Fill,
+    18 => depth_to_space::DepthToSpace,
 }
 
 /// The importer for an ONNX operator at an opset: the newest that is not newer than the model.
