@@ -1,0 +1,3 @@
+//! Operators: shape inference, reference computation, ONNX import and CPU steps, one module per operator.
+
+mod pointwise;
