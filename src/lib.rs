@@ -7,3 +7,4 @@ pub mod base;
 pub mod device;
 pub mod network;
 pub mod ops;
+pub mod onnx;

@@ -1,0 +1,32 @@
+//! The ONNX container: files and messages, and nothing about any operator.
+//!
+//! [`model`] opens a model and answers for its opsets, types and constants; [`tensor`] turns one `TensorProto` into a
+//! [`crate::base::Tensor`]; [`external`] finds weights that lie in files beside the model; [`attrs`] reads a node's
+//! attributes with types. [`proto`] holds the generated messages.
+//!
+//! # Hostile input
+//! A model is bytes from anywhere. What holds for every input, also a damaged one:
+//! - decoding ends in a value or in an error: never a panic, never unbounded recursion (messages nest at most 100 deep);
+//! - decoding allocates at most a constant times the file's size (the worst case is an empty message of two bytes that
+//!   becomes a struct of a few hundred bytes); `raw_data` and external data are not copied while decoding at all;
+//! - a tensor's memory is allocated only after its declared shape was found to agree with the bytes that are there;
+//! - external data comes from regular files inside the model's folder, or not at all.
+//!
+//! Files are mapped. If another program shortens a mapped file while it is in use, the operating system ends the
+//! process (SIGBUS), as with every mapped file; replacing a file by rename is safe.
+
+pub mod attrs;
+pub mod external;
+pub mod model;
+#[allow(clippy::all, missing_docs)]
+#[rustfmt::skip]
+pub mod proto;
+pub mod tensor;
+
+pub use attrs::AttrReader;
+pub use external::ExternalFiles;
+pub use model::{OnnxModel, value_info};
+pub use tensor::{dtype_of, read_tensor_file, tensor_of, write_tensor_bytes};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,199 @@
+//! One `TensorProto` and one [`Tensor`], both ways.
+//!
+//! A tensor's elements stand either in `raw_data` (little-endian bytes), in the typed field that its element type
+//! prescribes, or in an external file; exactly one of them. Bytes are used in place when they are aligned for the
+//! element type, and copied otherwise. Values that do not fit the declared type are errors, not wrapped.
+//!
+//! Strings, complex numbers, 8-bit floats, types under 8 bits and segmented tensors are refused as unsupported.
+
+#[cfg(target_endian = "big")]
+compile_error!("ONNX data is little-endian and is used in place");
+
+use crate::base::dtype::Element;
+use crate::base::error::ResultExt;
+use crate::base::tensor::checked_bytes;
+use crate::base::{DType, Result, Tensor};
+use crate::onnx::external::{ExternalFiles, map_file};
+use crate::onnx::proto::TensorProto;
+use crate::onnx::proto::tensor_proto::{DataLocation, DataType};
+use bytes::Bytes;
+use prost::Message;
+use std::any::Any;
+use std::fmt::Display;
+use std::path::Path;
+use std::sync::Arc;
+
+/// The element type with this ONNX number (`TensorProto.DataType`).
+pub fn dtype_of(code: i32) -> Result<DType> {
+    let onnx = DataType::try_from(code);
+    Ok(match onnx {
+        Ok(DataType::Float) => DType::F32,
+        Ok(DataType::Float16) => DType::F16,
+        Ok(DataType::Bfloat16) => DType::BF16,
+        Ok(DataType::Double) => DType::F64,
+        Ok(DataType::Int8) => DType::I8,
+        Ok(DataType::Uint8) => DType::U8,
+        Ok(DataType::Int16) => DType::I16,
+        Ok(DataType::Uint16) => DType::U16,
+        Ok(DataType::Int32) => DType::I32,
+        Ok(DataType::Uint32) => DType::U32,
+        Ok(DataType::Int64) => DType::I64,
+        Ok(DataType::Uint64) => DType::U64,
+        Ok(DataType::Bool) => DType::Bool,
+        Ok(other) => crate::bail!(Unsupported, "element type {} is not supported", other.as_str_name()),
+        Err(_) => crate::bail!(Unsupported, "element type number {code} is not known"),
+    })
+}
+
+/// The ONNX number of an element type.
+pub fn onnx_code_of(dtype: DType) -> i32 {
+    let onnx = match dtype {
+        DType::F32 => DataType::Float,
+        DType::F16 => DataType::Float16,
+        DType::BF16 => DataType::Bfloat16,
+        DType::F64 => DataType::Double,
+        DType::I8 => DataType::Int8,
+        DType::U8 => DataType::Uint8,
+        DType::I16 => DataType::Int16,
+        DType::U16 => DataType::Uint16,
+        DType::I32 => DataType::Int32,
+        DType::U32 => DataType::Uint32,
+        DType::I64 => DataType::Int64,
+        DType::U64 => DataType::Uint64,
+        DType::Bool => DataType::Bool,
+    };
+    onnx as i32
+}
+
+/// Converts a message. The tensor keeps the mapped file alive when it uses its bytes in place; it does not borrow `t`.
+///
+/// `external`: where files beside the model are; without it, external data is an error.
+pub fn tensor_of(t: &TensorProto, external: Option<&ExternalFiles>) -> Result<Tensor> {
+    convert(t, external).map_err(|e| e.context(format!("tensor {:?}", t.name())))
+}
+
+/// Reads a file that is one bare `TensorProto`, as in ONNX test folders (`input_0.pb`). The name inside is ignored.
+pub fn read_tensor_file(path: impl AsRef<Path>) -> Result<Tensor> {
+    let path = path.as_ref();
+    let bytes = map_file(path)?;
+    let at = || format!("tensor file {}", path.display());
+    let proto = TensorProto::decode(bytes).map_err(|e| crate::err!(Parse, "not a TensorProto: {e}").context(at()))?;
+    tensor_of(&proto, Some(&ExternalFiles::new(path.parent()))).with_context(at)
+}
+
+/// The message for a tensor, with its elements as `raw_data`.
+pub fn tensor_proto(tensor: &Tensor, name: &str) -> TensorProto {
+    TensorProto {
+        // Lengths of real memory: they fit.
+        dims: tensor.shape().iter().map(|d| *d as i64).collect(),
+        data_type: Some(onnx_code_of(tensor.dtype())),
+        name: Some(name.to_string()),
+        raw_data: Some(Bytes::copy_from_slice(tensor.bytes())),
+        ..Default::default()
+    }
+}
+
+/// The contents of a tensor file, as [`read_tensor_file`] reads it.
+pub fn write_tensor_bytes(tensor: &Tensor, name: &str) -> Vec<u8> {
+    tensor_proto(tensor, name).encode_to_vec()
+}
+
+fn convert(t: &TensorProto, external: Option<&ExternalFiles>) -> Result<Tensor> {
+    let dtype = dtype_of(t.data_type.unwrap_or(0))?;
+    let shape = shape_of(dtype, &t.dims)?;
+    crate::ensure!(t.segment.is_none(), Unsupported, "segmented tensors are not supported");
+
+    let raw = t.raw_data.as_ref().filter(|b| !b.is_empty());
+    let fields = [
+        ("float_data", t.float_data.len()),
+        ("int32_data", t.int32_data.len()),
+        ("int64_data", t.int64_data.len()),
+        ("uint64_data", t.uint64_data.len()),
+        ("double_data", t.double_data.len()),
+        ("string_data", t.string_data.len()),
+        ("raw_data", raw.map_or(0, |b| b.len())),
+    ];
+    let given: Vec<&str> = fields.into_iter().filter(|(_, n)| *n > 0).map(|(name, _)| name).collect();
+
+    let location = t.data_location.unwrap_or(DataLocation::Default as i32);
+    match DataLocation::try_from(location) {
+        Ok(DataLocation::Default) => {}
+        Ok(DataLocation::External) => {
+            crate::ensure!(given.is_empty(), CorruptData, "has external data and also {}", given.join(", "));
+            let files = external.ok_or_else(|| crate::err!(Unsupported, "external data is not possible here"))?;
+            return in_place(dtype, &shape, files.read(&t.external_data, checked_bytes(dtype, &shape)?)?);
+        }
+        Err(_) => crate::bail!(Unsupported, "data location {location} is not known"),
+    }
+
+    let typed = typed_field(dtype);
+    match given.as_slice() {
+        [] if shape.contains(&0) => Ok(Tensor::zeros(dtype, &shape)),
+        [] => Err(crate::err!(CorruptData, "{dtype}{shape:?} has no data")),
+        ["raw_data"] => in_place(dtype, &shape, raw.cloned().unwrap_or_default()),
+        [one] if *one == typed => from_typed(t, dtype, &shape).with_context(|| typed),
+        [one] => Err(crate::err!(CorruptData, "{dtype} data must be in {typed} or raw_data, got {one}")),
+        many => Err(crate::err!(CorruptData, "has data in more than one field: {}", many.join(", "))),
+    }
+}
+
+/// The declared shape, once its size can be addressed even with zero dimensions left out (so that strides cannot
+/// overflow anywhere later).
+fn shape_of(dtype: DType, dims: &[i64]) -> Result<Vec<usize>> {
+    let shape = dims
+        .iter()
+        .map(|d| usize::try_from(*d).map_err(|_| crate::err!(CorruptData, "shape {dims:?} has the dimension {d}")))
+        .collect::<Result<Vec<usize>>>()?;
+    let nonzero: Vec<usize> = shape.iter().copied().filter(|d| *d != 0).collect();
+    checked_bytes(dtype, &nonzero)?;
+    Ok(shape)
+}
+
+fn in_place(dtype: DType, shape: &[usize], bytes: Bytes) -> Result<Tensor> {
+    let owner: Arc<dyn Any + Send + Sync> = Arc::new(bytes.clone());
+    // SAFETY: `owner` is a handle on the same immutable memory as `bytes`, and keeps it alive.
+    unsafe { Tensor::from_owner(dtype, shape, &bytes, owner) }
+}
+
+/// The field that holds elements of this type when `raw_data` does not.
+fn typed_field(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F32 => "float_data",
+        DType::F64 => "double_data",
+        DType::I64 => "int64_data",
+        DType::U32 | DType::U64 => "uint64_data",
+        _ => "int32_data",
+    }
+}
+
+fn from_typed(t: &TensorProto, dtype: DType, shape: &[usize]) -> Result<Tensor> {
+    // Half floats stand as their 16 bits in the low half of an int32.
+    let bits = |v: i32| u16::try_from(v).ok();
+    let ints = &t.int32_data;
+    match dtype {
+        DType::F32 => fill(shape, &t.float_data, Some),
+        DType::F64 => fill(shape, &t.double_data, Some),
+        DType::I64 => fill(shape, &t.int64_data, Some),
+        DType::U64 => fill(shape, &t.uint64_data, Some),
+        DType::U32 => fill(shape, &t.uint64_data, |v| u32::try_from(v).ok()),
+        DType::I32 => fill(shape, ints, Some),
+        DType::I16 => fill(shape, ints, |v| i16::try_from(v).ok()),
+        DType::U16 => fill(shape, ints, |v| u16::try_from(v).ok()),
+        DType::I8 => fill(shape, ints, |v| i8::try_from(v).ok()),
+        DType::U8 => fill(shape, ints, |v| u8::try_from(v).ok()),
+        DType::Bool => fill(shape, ints, |v| Some(v != 0)),
+        DType::F16 => fill(shape, ints, |v| bits(v).map(half::f16::from_bits)),
+        DType::BF16 => fill(shape, ints, |v| bits(v).map(half::bf16::from_bits)),
+    }
+}
+
+/// Converts element by element; the number of elements is checked before memory is taken.
+fn fill<S: Copy + Display, D: Element>(shape: &[usize], data: &[S], to: impl Fn(S) -> Option<D>) -> Result<Tensor> {
+    let (dtype, n) = (D::DTYPE, shape.iter().product::<usize>());
+    crate::ensure!(data.len() == n, CorruptData, "{dtype}{shape:?} needs {n} elements, got {}", data.len());
+    let mut out = Tensor::zeros(dtype, shape);
+    for (i, (d, s)) in out.slice_mut::<D>().iter_mut().zip(data).enumerate() {
+        *d = to(*s).ok_or_else(|| crate::err!(CorruptData, "element {i} is {s}, which is no {dtype}"))?;
+    }
+    Ok(out)
+}
