@@ -121,7 +121,7 @@ impl<'a> AttrReader<'a> {
     /// A constant, with external data resolved.
     pub fn tensor(&self, name: &str) -> Result<Option<Arc<Tensor>>> {
         let Some(a) = self.find(name, AttributeType::Tensor)? else { return Ok(None) };
-        let t = a.t.as_ref().ok_or_else(|| empty(name))?;
+        let t = a.t.as_deref().ok_or_else(|| empty(name))?;
         self.model.tensor(t).map(Some).with_context(|| format!("attribute {name:?}"))
     }
 
@@ -132,7 +132,7 @@ impl<'a> AttrReader<'a> {
 
     pub fn graph_opt(&self, name: &str) -> Result<Option<&'a GraphProto>> {
         let Some(a) = self.find(name, AttributeType::Graph)? else { return Ok(None) };
-        a.g.as_ref().ok_or_else(|| empty(name)).map(Some)
+        a.g.as_deref().ok_or_else(|| empty(name)).map(Some)
     }
 
     /// Fails when an attribute was never asked for, naming all of them.

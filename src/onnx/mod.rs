@@ -6,9 +6,9 @@
 //!
 //! # Hostile input
 //! A model is bytes from anywhere. What holds for every input, also a damaged one:
-//! - decoding ends in a value or in an error: never a panic, never unbounded recursion (messages nest at most 100 deep);
-//! - decoding allocates at most a constant times the file's size (the worst case is an empty message of two bytes that
-//!   becomes a struct of a few hundred bytes); `raw_data` and external data are not copied while decoding at all;
+//! - decoding ends in a value or in an error: never a panic, and messages nest at most 100 deep;
+//! - decoding takes at most 1500 bytes for each byte of the file (the worst case is a file full of empty messages, two
+//!   bytes each); `raw_data` and external data are not copied while decoding;
 //! - a tensor's memory is allocated only after its declared shape was found to agree with the bytes that are there;
 //! - external data comes from regular files inside the model's folder, or not at all.
 //!

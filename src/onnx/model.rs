@@ -105,6 +105,8 @@ pub fn default_domain(domain: &str) -> &str {
 ///
 /// A named dimension becomes a symbol of that name. A dimension without a number or a name (or -1, as some exporters
 /// write) becomes the symbol `<value>.<axis>`, which no other value shares.
+///
+/// A value without a type is an error; inputs and outputs of subgraphs may lack one, so look at `v.r#type` first there.
 pub fn value_info(v: &ValueInfoProto) -> Result<(DType, Option<Shape>)> {
     let name = v.name();
     type_info(name, v.r#type.as_ref()).map_err(|e| e.context(format!("value {name:?}")))

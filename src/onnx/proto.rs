@@ -5,6 +5,8 @@
 //     let files = protox::compile(["onnx-ml.proto"], [directory_of_the_proto]).unwrap();
 //     prost_build::Config::new()
 //         .bytes([".onnx.TensorProto.raw_data"]) // decoded as a slice of the file, not copied
+//         .boxed(".onnx.AttributeProto.t") // and .g, .sparse_tensor, .tp, and .onnx.SparseTensorProto.values, .indices:
+//         // an attribute without them stays small
 //         .disable_comments(["."])
 //         .compile_fds(files).unwrap();
 //
@@ -27,14 +29,14 @@ pub struct AttributeProto {
     pub i: ::core::option::Option<i64>,
     #[prost(bytes = "vec", optional, tag = "4")]
     pub s: ::core::option::Option<::prost::alloc::vec::Vec<u8>>,
-    #[prost(message, optional, tag = "5")]
-    pub t: ::core::option::Option<TensorProto>,
-    #[prost(message, optional, tag = "6")]
-    pub g: ::core::option::Option<GraphProto>,
-    #[prost(message, optional, tag = "22")]
-    pub sparse_tensor: ::core::option::Option<SparseTensorProto>,
-    #[prost(message, optional, tag = "14")]
-    pub tp: ::core::option::Option<TypeProto>,
+    #[prost(message, optional, boxed, tag = "5")]
+    pub t: ::core::option::Option<::prost::alloc::boxed::Box<TensorProto>>,
+    #[prost(message, optional, boxed, tag = "6")]
+    pub g: ::core::option::Option<::prost::alloc::boxed::Box<GraphProto>>,
+    #[prost(message, optional, boxed, tag = "22")]
+    pub sparse_tensor: ::core::option::Option<::prost::alloc::boxed::Box<SparseTensorProto>>,
+    #[prost(message, optional, boxed, tag = "14")]
+    pub tp: ::core::option::Option<::prost::alloc::boxed::Box<TypeProto>>,
     #[prost(float, repeated, packed = "false", tag = "7")]
     pub floats: ::prost::alloc::vec::Vec<f32>,
     #[prost(int64, repeated, packed = "false", tag = "8")]
@@ -459,10 +461,10 @@ pub mod tensor_proto {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SparseTensorProto {
-    #[prost(message, optional, tag = "1")]
-    pub values: ::core::option::Option<TensorProto>,
-    #[prost(message, optional, tag = "2")]
-    pub indices: ::core::option::Option<TensorProto>,
+    #[prost(message, optional, boxed, tag = "1")]
+    pub values: ::core::option::Option<::prost::alloc::boxed::Box<TensorProto>>,
+    #[prost(message, optional, boxed, tag = "2")]
+    pub indices: ::core::option::Option<::prost::alloc::boxed::Box<TensorProto>>,
     #[prost(int64, repeated, packed = "false", tag = "3")]
     pub dims: ::prost::alloc::vec::Vec<i64>,
 }

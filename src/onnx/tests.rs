@@ -90,9 +90,9 @@ fn all_attributes() -> Vec<AttributeProto> {
         AttributeProto { ints: vec![1, 2, 3], ..attr("pads", T::Ints) },
         AttributeProto { floats: vec![1.0, 2.0], ..attr("scales", T::Floats) },
         AttributeProto { strings: vec![b"a".to_vec(), b"b".to_vec()], ..attr("names", T::Strings) },
-        AttributeProto { t: Some(tensor_proto(&Tensor::scalar(7i64), "")), ..attr("value", T::Tensor) },
+        AttributeProto { t: Some(Box::new(tensor_proto(&Tensor::scalar(7i64), ""))), ..attr("value", T::Tensor) },
         AttributeProto {
-            g: Some(GraphProto { name: Some("body".into()), ..Default::default() }),
+            g: Some(Box::new(GraphProto { name: Some("body".into()), ..Default::default() })),
             ..attr("body", T::Graph)
         },
     ]
@@ -459,16 +459,85 @@ fn deep_nesting_ends_in_an_error() {
     // An If inside an If inside an If ...: far deeper than the decoder's limit, built from the inside out as bytes.
     let mut graph = GraphProto::default().encode_to_vec();
     for _ in 0..500 {
-        let field = |tag: u8, body: &[u8]| {
-            let mut out = vec![tag << 3 | 2];
-            prost::encoding::encode_varint(body.len() as u64, &mut out);
-            out.extend_from_slice(body);
-            out
-        };
+        let field = |tag: u8, body: &[u8]| [field_head(tag, body.len() as u64), body.to_vec()].concat();
         graph = field(1, &field(5, &field(6, &graph))); // graph.node, node.attribute, attribute.g
     }
-    let mut model = vec![7 << 3 | 2];
-    prost::encoding::encode_varint(graph.len() as u64, &mut model);
-    model.extend_from_slice(&graph);
+    let model = [field_head(7, graph.len() as u64), graph].concat();
     refused(OnnxModel::from_bytes(model, None).map(|_| ()), ErrorCode::Parse, &["recursion"]);
+}
+
+/// Key and length of a length-delimited field.
+fn field_head(tag: u8, len: u64) -> Vec<u8> {
+    let mut head = vec![tag << 3 | 2];
+    prost::encoding::encode_varint(len, &mut head);
+    head
+}
+
+#[test]
+fn offsets_and_models_over_two_gib_are_mapped_not_read() {
+    use std::os::unix::fs::FileExt;
+    let folder = Folder::new("large");
+    const GIB: u64 = 1 << 30;
+    // Both files are sparse: only the pages that are written or read exist.
+    let weights = std::fs::File::create(folder.0.join("w.bin")).unwrap();
+    weights.set_len(5 * GIB).unwrap();
+    weights.write_all_at(&7.5f32.to_le_bytes(), 5 * GIB - 4).unwrap();
+    let files = ExternalFiles::new(Some(&folder.0));
+    let t = external("w", &[1], &[("location", "w.bin"), ("offset", &(5 * GIB - 4).to_string())]);
+    assert_eq!(tensor_of(&t, Some(&files)).unwrap().slice::<f32>(), &[7.5]);
+
+    let n = 3 * GIB;
+    let declared = TensorProto { dims: vec![n as i64], data_type: Some(DataType::Uint8 as i32), ..Default::default() };
+    let tensor = [declared.encode_to_vec(), field_head(9, n)].concat();
+    let initializer = [field_head(5, tensor.len() as u64 + n), tensor].concat();
+    let model = [field_head(7, initializer.len() as u64 + n), initializer].concat();
+    let path = folder.write("large.onnx", &model);
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    file.set_len(model.len() as u64 + n).unwrap();
+    file.write_all_at(&[9], model.len() as u64 + n - 1).unwrap();
+    let model = OnnxModel::from_file(&path).unwrap();
+    let tensor = model.tensor(&model.graph().initializer[0]).unwrap();
+    assert_eq!((tensor.numel() as u64, tensor.bytes().last()), (n, Some(&9)));
+}
+
+#[test]
+fn the_examples_model_and_its_samples_agree() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples_c/models");
+    let model = OnnxModel::from_file(folder.join("digits.onnx")).unwrap();
+    assert_eq!(model.opset(""), Some(17));
+    let (dtype, shape) = value_info(&model.graph().input[0]).unwrap();
+    let batch = Dim::sym("batch");
+    assert_eq!((dtype, shape), (DType::F32, Some(Shape(vec![batch, 1.into(), 8.into(), 8.into()]))));
+    for t in &model.graph().initializer {
+        assert_eq!(model.tensor(t).unwrap().dtype(), DType::F32, "{}", t.name());
+    }
+    let samples = std::fs::read(folder.join("digits_samples.bin")).unwrap();
+    let data = folder.join("digits/test_data_set_0");
+    let input = read_tensor_file(data.join("input_0.pb")).unwrap();
+    let output = read_tensor_file(data.join("output_0.pb")).unwrap();
+    assert_eq!((samples.len(), input.shape(), output.shape()), (650, &[10, 1, 8, 8][..], &[10, 10][..]));
+    let rows = samples.chunks(65).zip(input.slice::<f32>().chunks(64)).zip(output.slice::<f32>().chunks(10));
+    for (digit, ((record, image), answer)) in rows.enumerate() {
+        assert!(record.iter().zip(image).all(|(byte, pixel)| *byte as f32 == *pixel), "image of {digit}");
+        assert_eq!(record[64] as usize, digit);
+        assert!(answer[digit] > 0.5, "ONNX Runtime's answer for {digit}");
+    }
+}
+
+#[test]
+fn the_stated_bound_on_decoded_size_holds_for_every_message() {
+    // The worst case of the module doc: a repeated message that is empty takes two bytes in the file. A vector of one
+    // element has room for four of them; a growing one takes three times what it holds for a moment.
+    let sizes = [
+        std::mem::size_of::<AttributeProto>(),
+        std::mem::size_of::<NodeProto>(),
+        std::mem::size_of::<GraphProto>(),
+        std::mem::size_of::<TensorProto>(),
+        std::mem::size_of::<SparseTensorProto>(),
+        std::mem::size_of::<TrainingInfoProto>(),
+        std::mem::size_of::<FunctionProto>(),
+        std::mem::size_of::<ValueInfoProto>(),
+    ];
+    let per_file_byte = sizes.iter().max().unwrap() * 4 / 2;
+    assert!(per_file_byte <= 1500, "{per_file_byte} bytes for each byte of a file; sizes {sizes:?}");
 }
