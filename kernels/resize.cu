@@ -1,0 +1,166 @@
+// resize.cu — interpolation along one to three spatial dimensions:  y[plane, o] = sum of weights * x[plane, neighbours of map(o)]
+// Args     x: T_IN [planes, in..] · y: T_IN [planes, out..] · planes: i64 · params: ResizeParams, a 32-bit struct of 17: in[3]
+//          out[3] as integers, scale[3] roi_start[3] roi_end[3] cubic_a extrapolation as floats (leading dimensions of size 1,
+//          scale 1, where fewer are used)
+// Params   T_IN {float,f16,bf16,double; NEAREST also the integers} · MODE {NEAREST 0, LINEAR 1, CUBIC 2} · COORD {HALF_PIXEL 0,
+//          PYTORCH_HALF_PIXEL 1, ALIGN_CORNERS 2, ASYMMETRIC 3, TF_CROP_AND_RESIZE 4, HALF_PIXEL_SYMMETRIC 5} · ROUND (NEAREST)
+//          {ROUND_PREFER_FLOOR 0, ROUND_PREFER_CEIL 1, FLOOR 2, CEIL 3} · EXCLUDE_OUTSIDE {0,1} (CUBIC) · ACTIVE {1,2,3}
+//          innermost dimensions that are resized · THREADS {128,256}
+// Requires pixels of one plane below 2^31; dimensions beyond ACTIVE have in = out
+// Launch   grid = min(ceil(planes*out/THREADS), 2^31-1), the kernel strides · block = THREADS · smem = 0
+// Numerics coordinates in f32 as the ONNX runtimes compute them; sums in f32 (double for double); class rel(1e-5) f32
+// Notes    TF_CROP_AND_RESIZE gives `extrapolation` where the coordinate leaves the input
+#define MODE_NEAREST 0
+#define MODE_LINEAR 1
+#define MODE_CUBIC 2
+#define COORD_HALF_PIXEL 0
+#define COORD_PYTORCH_HALF_PIXEL 1
+#define COORD_ALIGN_CORNERS 2
+#define COORD_ASYMMETRIC 3
+#define COORD_TF_CROP_AND_RESIZE 4
+#define COORD_HALF_PIXEL_SYMMETRIC 5
+#define ROUND_PREFER_FLOOR 0
+#define ROUND_PREFER_CEIL 1
+#define ROUND_FLOOR 2
+#define ROUND_CEIL 3
+#if !defined(T_IN) || !defined(MODE) || !defined(COORD) || !defined(ACTIVE) || !defined(THREADS)
+#error "T_IN, MODE, COORD, ACTIVE or THREADS is not defined"
+#endif
+#if MODE == MODE_NEAREST && !defined(ROUND)
+#error "ROUND is not defined"
+#endif
+#if MODE == MODE_CUBIC && !defined(EXCLUDE_OUTSIDE)
+#error "EXCLUDE_OUTSIDE is not defined"
+#endif
+#include "common/math.cuh"
+
+struct ResizeParams
+{
+    i32 in[3], out[3];
+    float scale[3], roi_start[3], roi_end[3], cubic_a, extrapolation;
+};
+
+#define TAPS (MODE == MODE_NEAREST ? 1 : MODE == MODE_LINEAR ? 2 : 4)
+
+// The input positions of one axis that an output position is made of.
+struct Axis
+{
+    i32 at[TAPS];
+    float weight[TAPS];
+    bool outside;
+};
+
+// Products are rounded apart from sums (no contraction), so that ties fall as on the host.
+DEVICE float coordinate(i32 o, int d, const ResizeParams& p)
+{
+    [[maybe_unused]] const float x = (float)o, scale = p.scale[d], in = (float)p.in[d], out = (float)p.out[d];
+#if COORD == COORD_HALF_PIXEL
+    return (x + 0.5f) / scale - 0.5f;
+#elif COORD == COORD_PYTORCH_HALF_PIXEL
+    return p.out[d] > 1 ? (x + 0.5f) / scale - 0.5f : 0.0f;
+#elif COORD == COORD_ALIGN_CORNERS
+    return p.out[d] > 1 ? __fmul_rn(x, in - 1.0f) / (out - 1.0f) : 0.0f;
+#elif COORD == COORD_ASYMMETRIC
+    return x / scale;
+#elif COORD == COORD_TF_CROP_AND_RESIZE
+    const float first = __fmul_rn(p.roi_start[d], in - 1.0f), last = __fmul_rn(p.roi_end[d], in - 1.0f);
+    return p.out[d] > 1 ? __fadd_rn(first, __fmul_rn(x, last - first) / (out - 1.0f)) : __fmul_rn(0.5f, first + last);
+#else
+    const float adjustment = out / __fmul_rn(scale, in), center = 0.5f * in;
+    const float offset = __fmul_rn(center, 1.0f - adjustment);
+    return __fadd_rn(offset, (x + 0.5f) / scale) - 0.5f;
+#endif
+}
+
+DEVICE Axis axis_of(i32 o, int d, const ResizeParams& p)
+{
+    Axis r;
+    const i32 n = p.in[d];
+    const float x = coordinate(o, d, p);
+    r.outside = COORD == COORD_TF_CROP_AND_RESIZE && (x < 0.0f || x > (float)(n - 1));
+#if MODE == MODE_NEAREST
+#if ROUND == ROUND_PREFER_FLOOR
+    const float f = ceilf(x - 0.5f);
+#elif ROUND == ROUND_PREFER_CEIL
+    const float f = floorf(x + 0.5f);
+#elif ROUND == ROUND_FLOOR
+    const float f = floorf(x);
+#else
+    const float f = ceilf(x);
+#endif
+    r.at[0] = ::min(::max((i32)f, 0), n - 1);
+    r.weight[0] = 1.0f;
+#elif MODE == MODE_LINEAR
+    const float c = fminf(fmaxf(x, 0.0f), (float)(n - 1));
+    const i32 i = ::min((i32)c, n - 1);
+    r.at[0] = i;
+    r.at[1] = ::min(i + 1, n - 1);
+    r.weight[1] = c - (float)i;
+    r.weight[0] = 1.0f - r.weight[1];
+#else
+    const float floor_x = floorf(x), t = x - floor_x, a = p.cubic_a;
+    const i32 i = (i32)floor_x - 1;
+    // Keys' kernel at distances 1+t, t, 1-t, 2-t.
+    const float u = 1.0f - t;
+    r.weight[0] = ((a * (t + 1.0f) - 5.0f * a) * (t + 1.0f) + 8.0f * a) * (t + 1.0f) - 4.0f * a;
+    r.weight[1] = ((a + 2.0f) * t - (a + 3.0f)) * t * t + 1.0f;
+    r.weight[2] = ((a + 2.0f) * u - (a + 3.0f)) * u * u + 1.0f;
+    r.weight[3] = ((a * (u + 1.0f) - 5.0f * a) * (u + 1.0f) + 8.0f * a) * (u + 1.0f) - 4.0f * a;
+    float sum = 0.0f;
+#pragma unroll
+    for (int k = 0; k < 4; k++) {
+        if (EXCLUDE_OUTSIDE && (u32)(i + k) >= (u32)n) r.weight[k] = 0.0f;
+        sum += r.weight[k];
+        r.at[k] = ::min(::max(i + k, 0), n - 1);
+    }
+    if (EXCLUDE_OUTSIDE) {
+#pragma unroll
+        for (int k = 0; k < 4; k++) r.weight[k] /= sum;
+    }
+#endif
+    return r;
+}
+
+// An axis that is not resized.
+DEVICE Axis same(i32 o)
+{
+    Axis r{};
+    r.at[0] = o;
+    r.weight[0] = 1.0f;
+    return r;
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+KERNEL_NAME(const T_IN* x, T_IN* y, const i64 planes, const ResizeParams params)
+{
+    const i32 o1 = params.out[1], o2 = params.out[2], pixels = params.out[0] * o1 * o2;
+    const i32 n1 = params.in[1], n2 = params.in[2];
+    const i64 plane_size = (i64)params.in[0] * n1 * n2, total = planes * pixels;
+    for (i64 flat = (i64)blockIdx.x * THREADS + threadIdx.x; flat < total; flat += (i64)gridDim.x * THREADS) {
+        const i64 plane = flat / pixels;
+        const i32 pixel = (i32)(flat - plane * pixels), c2 = pixel % o2, c1 = pixel / o2 % o1, c0 = pixel / o2 / o1;
+        const T_IN* g_x = x + plane * plane_size;
+        const Axis a2 = axis_of(c2, 2, params);
+        const Axis a1 = ACTIVE > 1 ? axis_of(c1, 1, params) : same(c1);
+        const Axis a0 = ACTIVE > 2 ? axis_of(c0, 0, params) : same(c0);
+        const bool outside = a2.outside || a1.outside || a0.outside;
+#if MODE == MODE_NEAREST
+        const T_IN v = g_x[((i64)a0.at[0] * n1 + a1.at[0]) * n2 + a2.at[0]];
+        y[flat] = outside ? from_compute<T_IN>(params.extrapolation) : v;
+#else
+        typedef Acc<T_IN>::type ACC;
+        ACC acc = 0;
+#pragma unroll
+        for (int i = 0; i < (ACTIVE > 2 ? TAPS : 1); i++) {
+#pragma unroll
+            for (int j = 0; j < (ACTIVE > 1 ? TAPS : 1); j++) {
+                const T_IN* g_row = g_x + ((i64)a0.at[i] * n1 + a1.at[j]) * n2;
+                const ACC f = (ACC)a0.weight[i] * (ACC)a1.weight[j];
+#pragma unroll
+                for (int k = 0; k < TAPS; k++) acc += f * (ACC)a2.weight[k] * to_acc<ACC>(g_row[a2.at[k]]);
+            }
+        }
+        y[flat] = from_acc<T_IN>(outside ? (ACC)params.extrapolation : acc);
+#endif
+    }
+}
