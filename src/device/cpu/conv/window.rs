@@ -1,0 +1,141 @@
+//! The part of an image that a rectangle of output pixels reads, copied so that taps are constant offsets.
+//!
+//! With strides (sh, sw) the copy has sh * sw *phases* for each channel: phase (py, px) holds the padded image's rows
+//! py, py + sh, ... and columns px, px + sw, .... The tap (kh, kw) of output pixel (r, c) then stands in phase
+//! (kh*dh % sh, kw*dw % sw) at row r + kh*dh / sh and column c + kw*dw / sw: for consecutive positions r * pitch + c,
+//! consecutive floats. Phases that no tap reads are left out. Values outside of the image are 0.
+
+use super::ConvParams;
+
+pub(super) struct Window<'a> {
+    p: &'a ConvParams,
+    start: [usize; 2],
+    /// Rows and columns of a phase.
+    height: usize,
+    width: usize,
+    /// Phases that are read, along each axis.
+    n_phases: [usize; 2],
+    /// Floats from one phase to the next.
+    plane: usize,
+}
+
+impl<'a> Window<'a> {
+    /// For the output pixels `start .. start + size`.
+    pub(super) fn new(p: &'a ConvParams, start: [usize; 2], size: [usize; 2]) -> Self {
+        let reach = |axis: usize| (p.kernel[axis].max(1) - 1) * p.dilations[axis] / p.strides[axis];
+        // Phases of multiples of the dilation: those of taps 0 .. kernel, until they repeat.
+        let phases = |axis: usize| p.kernel[axis].min(p.strides[axis] / gcd(p.strides[axis], p.dilations[axis]));
+        let (height, width) = (size[0] + reach(0), size[1] + reach(1));
+        // An odd number of cache lines, so that channels do not fall into the same cache sets.
+        let lines = (height * width).div_ceil(16) | 1;
+        Window { p, start, height, width, n_phases: [phases(0), phases(1)], plane: lines * 16 }
+    }
+
+    /// Floats of the copy, without what the microkernel reads behind it.
+    pub(super) fn floats(&self, channels: usize) -> usize {
+        channels * self.n_phases[0] * self.n_phases[1] * self.plane
+    }
+
+    /// Positions from one output row to the next.
+    pub(super) fn pitch(&self) -> usize {
+        self.width
+    }
+
+    /// Offset of each tap: index (channel, kernel row, kernel column).
+    pub(super) fn fill_offsets(&self, channels: usize, offsets: &mut [u32]) {
+        assert!(self.floats(channels) <= u32::MAX as usize, "a convolution's window is beyond 2^32 values");
+        let [kh, kw] = self.p.kernel;
+        let mut out = offsets.iter_mut();
+        for channel in 0..channels {
+            for y in 0..kh {
+                for x in 0..kw {
+                    if let Some(o) = out.next() {
+                        *o = (channel * self.n_phases[0] * self.n_phases[1] * self.plane + self.tap(y, x)) as u32;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Offset of tap (y, x) in a channel.
+    pub(super) fn tap(&self, y: usize, x: usize) -> usize {
+        // Tap i has the phase of tap i % n_phases: that is the phase's index.
+        let phase = (y % self.n_phases[0]) * self.n_phases[1] + x % self.n_phases[1];
+        let row = y * self.p.dilations[0] / self.p.strides[0];
+        let col = x * self.p.dilations[1] / self.p.strides[1];
+        phase * self.plane + row * self.width + col
+    }
+
+    /// Copies the window of the first `channels` planes of `image`.
+    pub(super) fn pack(&self, image: &[f32], channels: usize, out: &mut [f32]) {
+        let [in_h, in_w] = self.p.in_hw;
+        let [stride_h, stride_w] = self.p.strides;
+        let plane_in = in_h * in_w;
+        for phase_x in 0..self.n_phases[1] {
+            let x0 = self.start[1] * stride_w + phase_x * self.p.dilations[1] % stride_w;
+            let cols = Span::new(x0, stride_w, self.p.pads[1], in_w, self.width);
+            for phase_y in 0..self.n_phases[0] {
+                let y0 = self.start[0] * stride_h + phase_y * self.p.dilations[0] % stride_h;
+                let rows = Span::new(y0, stride_h, self.p.pads[0], in_h, self.height);
+                for channel in 0..channels {
+                    let phase = (channel * self.n_phases[0] + phase_y) * self.n_phases[1] + phase_x;
+                    let to = &mut out[phase * self.plane..][..self.height * self.width];
+                    let from = &image[channel * plane_in..(channel + 1) * plane_in];
+                    to[..rows.lo * self.width].fill(0.0);
+                    to[rows.hi * self.width..].fill(0.0);
+                    if rows.hi <= rows.lo {
+                        continue;
+                    }
+                    let from = &from[rows.first * in_w..];
+                    let to = &mut to[rows.lo * self.width..rows.hi * self.width];
+                    for (to, from) in to.chunks_exact_mut(self.width).zip(from.chunks(in_w * stride_h)) {
+                        cols.copy(from, stride_w, to);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Which elements of a window's axis are inside of the image.
+struct Span {
+    /// Elements lo .. hi of the window are `first`, `first + stride`, ... of the image.
+    lo: usize,
+    hi: usize,
+    first: usize,
+}
+
+impl Span {
+    /// Window element j stands at image coordinate `start + j * stride - pad`.
+    fn new(start: usize, stride: usize, pad: usize, in_size: usize, len: usize) -> Span {
+        let lo = pad.saturating_sub(start).div_ceil(stride).min(len);
+        let hi = (in_size + pad).saturating_sub(start).div_ceil(stride).clamp(lo, len);
+        let first = if hi > lo { start + lo * stride - pad } else { 0 };
+        Span { lo, hi, first }
+    }
+
+    fn copy(&self, from: &[f32], stride: usize, to: &mut [f32]) {
+        to[..self.lo].fill(0.0);
+        to[self.hi..].fill(0.0);
+        let to = &mut to[self.lo..self.hi];
+        if to.is_empty() {
+            return;
+        }
+        let from = &from[self.first..];
+        match stride {
+            1 => to.copy_from_slice(&from[..to.len()]),
+            2 => {
+                // Pairs, then the last one, whose partner may be outside.
+                let pairs = from.as_chunks::<2>().0;
+                let n = pairs.len().min(to.len());
+                to[..n].iter_mut().zip(pairs).for_each(|(t, f)| *t = f[0]);
+                (n..to.len()).for_each(|j| to[j] = from[2 * j]);
+            }
+            _ => to.iter_mut().zip(from.iter().step_by(stride)).for_each(|(t, f)| *t = *f),
+        }
+    }
+}
+
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
+}

@@ -1,0 +1,64 @@
+//! Scratch memory of a core: one growing, aligned buffer per thread and purpose, kept between calls.
+//!
+//! A buffer is taken out of its slot while it is in use. A thread of the pool that waits inside a core may run another
+//! task of the same core (work stealing); that task finds the slot empty and gets a fresh buffer.
+
+use std::cell::RefCell;
+
+/// One cache line of floats: what the buffers are aligned to.
+#[repr(C, align(64))]
+#[derive(Clone, Copy)]
+struct Line([f32; 16]);
+
+/// An aligned buffer of floats that only grows.
+#[derive(Default)]
+pub(crate) struct AlignedVec {
+    lines: Vec<Line>,
+    len: usize,
+}
+
+impl AlignedVec {
+    pub(crate) fn zeroed(len: usize) -> Self {
+        let mut v = AlignedVec::default();
+        v.grow(len);
+        v
+    }
+
+    /// Makes it at least `len` floats long; old contents are kept, new ones are 0.
+    pub(crate) fn grow(&mut self, len: usize) {
+        let n = len.div_ceil(16);
+        if self.lines.len() < n {
+            self.lines.resize(n, Line([0.0; 16]));
+        }
+        self.len = self.lines.len() * 16;
+    }
+
+    pub(crate) fn as_slice(&self) -> &[f32] {
+        // SAFETY: a line is 16 floats and nothing else; `len` is 16 per line.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+    }
+
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [f32] {
+        // SAFETY: as above, and borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+    }
+}
+
+impl std::fmt::Debug for AlignedVec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "AlignedVec({})", self.len)
+    }
+}
+
+thread_local! {
+    static SLOT: RefCell<AlignedVec> = RefCell::new(AlignedVec::default());
+}
+
+/// Calls `f` with this thread's buffer of at least `len` floats, whose contents are whatever the last user left.
+pub(crate) fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
+    let mut buffer = SLOT.with(|s| std::mem::take(&mut *s.borrow_mut()));
+    buffer.grow(len);
+    let result = f(&mut buffer.as_mut_slice()[..len]);
+    SLOT.with(|s| *s.borrow_mut() = buffer);
+    result
+}
