@@ -4,6 +4,7 @@
 //! id and the name are stored in engines and are never used again for something else.
 
 pub mod def;
+pub mod epilogue;
 pub mod tactic;
 pub mod window;
 

@@ -1,6 +1,6 @@
 //! The arithmetic of sliding windows that convolution and pooling share: padding rules and output sizes.
 
-use crate::base::{Dim, Result};
+use crate::base::{Dim, Fact, Result};
 use crate::{attr_enum, ensure, err};
 
 attr_enum! {
@@ -44,10 +44,13 @@ impl Axis {
                 let padded = input + self.pad_begin.saturating_add(self.pad_end).saturating_sub(self.span());
                 if self.ceil_mode {
                     let up = &padded.ceil_div(self.stride) + 1;
-                    // The last window must start inside the input or the begin padding.
-                    match (up.as_const(), input.as_const()) {
-                        (Some(n), Some(i)) if (n - 1) * self.stride >= i + self.pad_begin => Dim::from(n - 1),
-                        _ => up,
+                    // The last window must start inside the input or the begin padding; no window can start later
+                    // when the end padding and a stride together fit into the window.
+                    if self.pad_end.saturating_add(self.stride) <= self.span() {
+                        up
+                    } else {
+                        let starts = input + self.pad_begin.saturating_sub(1);
+                        up.min_of(&self.strided(&starts)?)
                     }
                 } else {
                     self.strided(&padded)?
@@ -81,5 +84,130 @@ impl Axis {
                 if same == AutoPad::SameUpper { (small, total - small) } else { (total - small, small) }
             }
         }
+    }
+}
+
+/// Spatial axes that convolution and pooling take at most.
+pub const MAX_SPATIAL: usize = 3;
+
+/// The lists that describe the windows of all spatial axes, as attributes hold them; an empty list means all ones
+/// (strides, dilations) or all zeros (pads).
+#[derive(Clone, Copy, Debug)]
+pub struct Windows<'a> {
+    pub strides: &'a [i64],
+    /// Begins of all axes, then ends of all axes.
+    pub pads: &'a [i64],
+    pub dilations: &'a [i64],
+    pub auto_pad: AutoPad,
+    pub ceil_mode: bool,
+}
+
+impl Windows<'_> {
+    /// One window an axis, for these kernel sizes; fails when a list has the wrong length or a number is no window.
+    pub fn axes(&self, kernel: &[i64]) -> Result<Vec<Axis>> {
+        let n = kernel.len();
+        ensure!(
+            (1..=MAX_SPATIAL).contains(&n),
+            Unsupported,
+            "expected 1 to {MAX_SPATIAL} spatial axes, got {n}"
+        );
+        let lists = [("strides", self.strides, n), ("dilations", self.dilations, n), ("pads", self.pads, 2 * n)];
+        for (name, list, want) in lists {
+            ensure!(
+                list.is_empty() || list.len() == want,
+                InvalidArgument,
+                "{name}: expected {want} numbers for {n} spatial axes, got {}",
+                list.len()
+            );
+        }
+        let at = |list: &[i64], i: usize, default: i64| list.get(i).copied().unwrap_or(default);
+        (0..n)
+            .map(|i| {
+                let axis = Axis {
+                    kernel: kernel[i],
+                    stride: at(self.strides, i, 1),
+                    dilation: at(self.dilations, i, 1),
+                    pad_begin: at(self.pads, i, 0),
+                    pad_end: at(self.pads, n + i, 0),
+                    auto_pad: self.auto_pad,
+                    ceil_mode: self.ceil_mode,
+                };
+                axis.check()?;
+                ensure!(
+                    axis.pad_begin >= 0 && axis.pad_end >= 0,
+                    InvalidArgument,
+                    "pads {}+{} of spatial axis {i} are negative",
+                    axis.pad_begin,
+                    axis.pad_end
+                );
+                // Keeps every product of the window arithmetic inside 64 bits.
+                let limit = i32::MAX as i64;
+                ensure!(
+                    axis.span() <= limit && axis.stride <= limit && axis.pad_begin.max(axis.pad_end) <= limit,
+                    InvalidArgument,
+                    "the window of spatial axis {i} is too large"
+                );
+                Ok(axis)
+            })
+            .collect()
+    }
+}
+
+/// Sizes of the spatial axes of a weight, which must be numbers.
+pub fn kernel_sizes(weight: &Fact) -> Result<Vec<i64>> {
+    weight.shape.iter().skip(2)
+        .map(|d| d.as_const().ok_or_else(|| err!(Unsupported, "kernel sizes must be numbers, got {}", weight.shape)))
+        .collect()
+}
+
+/// Windows over concrete sizes with padding resolved. Spatial axes are right-aligned in three; missing ones have
+/// size 1, kernel 1, stride 1, dilation 1 and no padding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window3 {
+    pub input: [usize; 3],
+    pub output: [usize; 3],
+    pub kernel: [usize; 3],
+    pub stride: [usize; 3],
+    pub dilation: [usize; 3],
+    pub pad_begin: [usize; 3],
+    pub pad_end: [usize; 3],
+}
+
+impl Window3 {
+    /// From one window an axis and the spatial sizes of input and output.
+    pub fn new(axes: &[Axis], input: &[usize], output: &[usize]) -> Window3 {
+        let mut w = Window3 {
+            input: [1; 3],
+            output: [1; 3],
+            kernel: [1; 3],
+            stride: [1; 3],
+            dilation: [1; 3],
+            pad_begin: [0; 3],
+            pad_end: [0; 3],
+        };
+        let skip = MAX_SPATIAL - axes.len();
+        for (i, a) in axes.iter().enumerate() {
+            let (begin, end) = a.pads(input[i] as i64, output[i] as i64);
+            w.input[skip + i] = input[i];
+            w.output[skip + i] = output[i];
+            w.kernel[skip + i] = a.kernel as usize;
+            w.stride[skip + i] = a.stride as usize;
+            w.dilation[skip + i] = a.dilation as usize;
+            w.pad_begin[skip + i] = begin.max(0) as usize;
+            w.pad_end[skip + i] = end.max(0) as usize;
+        }
+        w
+    }
+
+    /// The input position of kernel element `k` for output position `o` along an axis, when it is inside the input.
+    pub fn source(&self, axis: usize, o: usize, k: usize) -> Option<usize> {
+        (o * self.stride[axis] + k * self.dilation[axis])
+            .checked_sub(self.pad_begin[axis])
+            .filter(|i| *i < self.input[axis])
+    }
+
+    /// Kernel elements.
+    pub fn taps(&self) -> usize {
+        self.kernel.iter().product()
     }
 }

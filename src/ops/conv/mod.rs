@@ -1,15 +1,25 @@
-//! N-D convolution with an epilogue. Inputs: x [n,c,spatial..], w [m,c/group,kernel..], optional bias [m], then the epilogue's further operands.
+//! N-D convolution with an epilogue.
+//!
+//! Inputs: x [n, c, spatial..], w [m, c/group, kernel..], optional bias [m], then the epilogue's further operands (see
+//! [`crate::ops::epilogue`]). One to three spatial axes. All of x, w and bias are of one floating-point type.
 
+mod eval;
+mod onnx;
+
+pub(crate) use onnx::{check_kernel_shape, resolve_auto_pad, window_attrs};
+
+use crate::base::{Dim, Fact, Result, Shape, Tensor};
 use crate::ops::pointwise::Program;
-use crate::ops::window::AutoPad;
-use crate::base::{Fact, Result, Tensor};
-use crate::ops::{EvalCx, InferCx, OpDef};
-use crate::{bail, op_home, op_struct};
+use crate::ops::window::{AutoPad, Axis, Window3, Windows, kernel_sizes};
+use crate::ops::{EvalCx, InferCx, OpDef, Problem, epilogue};
+use crate::{ensure, op_home, op_struct};
 
 op_struct! {
-    /// N-D convolution with an epilogue. Inputs: x [n,c,spatial..], w [m,c/group,kernel..], optional bias [m], then the epilogue's further operands.
+    /// See the module's text.
     pub struct Conv {
+        /// One a spatial axis; empty: all 1. The same holds for `dilations`.
         pub strides: Vec<i64>,
+        /// Begins of all axes, then ends; empty: all 0. Not looked at unless `auto_pad` is `NotSet`.
         pub pads: Vec<i64>,
         pub dilations: Vec<i64>,
         pub group: i64,
@@ -18,13 +28,115 @@ op_struct! {
     }
 }
 
-op_home!(Conv, "Conv", &[]);
+op_home!(Conv, "Conv", onnx::TABLE);
+
+/// Index of the first operand of the epilogue.
+const FIRST_EXTRA: usize = 3;
+
+impl Conv {
+    /// One window a spatial axis.
+    pub fn axes(&self, kernel: &[i64]) -> Result<Vec<Axis>> {
+        Windows {
+            strides: &self.strides,
+            pads: &self.pads,
+            dilations: &self.dilations,
+            auto_pad: self.auto_pad,
+            ceil_mode: false,
+        }
+        .axes(kernel)
+    }
+
+    /// The problem's sizes in one place.
+    pub fn geometry(&self, x: &[usize], w: &[usize], y: &[usize]) -> Result<ConvGeometry> {
+        let kernel: Vec<i64> = w[2..].iter().map(|k| *k as i64).collect();
+        Ok(ConvGeometry {
+            n: x[0],
+            c: x[1],
+            m: w[0],
+            group: self.group as usize,
+            window: Window3::new(&self.axes(&kernel)?, &x[2..], &y[2..]),
+        })
+    }
+}
+
+/// A convolution at concrete sizes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConvGeometry {
+    pub n: usize,
+    /// Input channels of all groups.
+    pub c: usize,
+    /// Output channels of all groups.
+    pub m: usize,
+    pub group: usize,
+    pub window: Window3,
+}
+
+/// Checks x, w and bias and gives the weight's two channel dimensions and its kernel sizes.
+pub(crate) fn check_operands(cx: &InferCx<'_>, group: i64) -> Result<Vec<i64>> {
+    ensure!(cx.n_inputs() >= 2, InvalidArgument, "expected at least 2 inputs, got {}", cx.n_inputs());
+    let (x, w) = (cx.input(0)?, cx.input(1)?);
+    cx.float(0)?;
+    ensure!((3..=5).contains(&x.rank()), Unsupported, "input 0: expected [n, c, 1 to 3 spatial axes], got {}", x.shape);
+    ensure!(
+        w.rank() == x.rank(),
+        InvalidArgument,
+        "input 1: expected rank {} as input 0 has, got {}",
+        x.rank(),
+        w.shape
+    );
+    for i in 1..3 {
+        if let Some(f) = cx.opt(i) {
+            ensure!(f.dtype == x.dtype, InvalidArgument, "input {i}: expected {} as input 0, got {}", x.dtype, f.dtype);
+        }
+    }
+    ensure!(group >= 1, InvalidArgument, "group {group} is below 1");
+    kernel_sizes(w)
+}
+
+/// Fails when the bias is not one number an output channel.
+pub(crate) fn check_bias(cx: &InferCx<'_>, m: &Dim) -> Result<()> {
+    let Some(b) = cx.opt(2) else { return Ok(()) };
+    let fits = b.rank() == 1 && (b.shape[0] == *m || b.shape[0].as_const().is_none() || m.as_const().is_none());
+    ensure!(fits, InvalidArgument, "input 2: expected bias [{m}], got {}", b.shape);
+    Ok(())
+}
 
 impl OpDef for Conv {
-    fn infer(&self, _cx: &InferCx<'_>) -> Result<Vec<Fact>> {
-        bail!(Unsupported, "being written")
+    fn infer(&self, cx: &InferCx<'_>) -> Result<Vec<Fact>> {
+        let kernel = check_operands(cx, self.group)?;
+        let (x, w) = (cx.input(0)?, cx.input(1)?);
+        if let (Some(c), Some(cg)) = (x.shape[1].as_const(), w.shape[1].as_const()) {
+            let want = cg.saturating_mul(self.group);
+            ensure!(
+                c == want,
+                InvalidArgument,
+                "input 0: expected {want} channels (weight dim 1 x group = {cg} x {}), got {c}",
+                self.group
+            );
+        }
+        let m = w.shape[0].clone();
+        ensure!(
+            m.as_const().is_none_or(|m| m % self.group == 0),
+            InvalidArgument,
+            "input 1: {m} output channels are no multiple of group {}",
+            self.group
+        );
+        check_bias(cx, &m)?;
+        let mut shape = vec![x.shape[0].clone(), m];
+        for (axis, dim) in self.axes(&kernel)?.iter().zip(&x.shape[2..]) {
+            shape.push(axis.output(dim)?);
+        }
+        epilogue::infer(self.epilogue.as_ref(), cx, FIRST_EXTRA, Fact::new(x.dtype, Shape(shape)))
     }
-    fn eval(&self, _cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {
-        bail!(Unsupported, "being written")
+
+    fn eval(&self, cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {
+        eval::eval(self, cx)
+    }
+
+    fn flops(&self, p: &Problem) -> f64 {
+        match (p.input(1), p.outputs.first()) {
+            (Some(w), Some(y)) => 2.0 * y.numel() as f64 * w.dims[1..].iter().product::<usize>() as f64,
+            _ => 0.0,
+        }
     }
 }

@@ -1,9 +1,16 @@
-//! Max, average or Lp pooling over windows. Inputs: x [n,c,spatial..].
+//! Max, average or Lp pooling over windows.
+//!
+//! Input: x [n, c, spatial..], one to three spatial axes. Outputs: y, and for `indices` (max only) where each maximum
+//! stands in the flattened x, as i64. A window that lies in the padding alone gives the lowest value (max, index -1) or
+//! 0 (average, Lp). The first of equal maxima wins; a NaN wins over every number.
 
-use crate::ops::window::AutoPad;
-use crate::base::{Fact, Result, Tensor};
-use crate::ops::{EvalCx, InferCx, OpDef};
-use crate::{attr_enum, bail, op_home, op_struct};
+mod eval;
+mod onnx;
+
+use crate::base::{DType, Fact, Result, Shape, Tensor};
+use crate::ops::window::{AutoPad, Axis, Window3, Windows};
+use crate::ops::{EvalCx, InferCx, OpDef, Problem};
+use crate::{attr_enum, ensure, op_home, op_struct};
 
 attr_enum! {
     /// What a window gives.
@@ -11,29 +18,88 @@ attr_enum! {
 }
 
 op_struct! {
-    /// Max, average or Lp pooling over windows. Inputs: x [n,c,spatial..].
+    /// See the module's text.
     pub struct Pool {
         pub kind: PoolKind,
         pub kernel: Vec<i64>,
+        /// One a spatial axis; empty: all 1. The same holds for `dilations`.
         pub strides: Vec<i64>,
+        /// Begins of all axes, then ends; empty: all 0.
         pub pads: Vec<i64>,
         pub dilations: Vec<i64>,
         pub auto_pad: AutoPad,
+        /// Rounds the number of windows up; the last one must start inside the input or the begin padding.
         pub ceil_mode: bool,
+        /// An average divides by the elements inside input and padding instead of inside the input.
         pub count_include_pad: bool,
+        /// The exponent of Lp.
         pub p: i64,
+        /// Has the second output.
         pub indices: bool,
+        /// 1: indices count along the first spatial axis first.
         pub storage_order: i64,
     }
 }
 
-op_home!(Pool, "Pool", &[]);
+op_home!(Pool, "Pool", onnx::TABLE);
+
+impl Pool {
+    fn axes(&self) -> Result<Vec<Axis>> {
+        Windows {
+            strides: &self.strides,
+            pads: &self.pads,
+            dilations: &self.dilations,
+            auto_pad: self.auto_pad,
+            ceil_mode: self.ceil_mode,
+        }
+        .axes(&self.kernel)
+    }
+
+    /// The windows at concrete sizes.
+    pub fn window(&self, x: &[usize], y: &[usize]) -> Result<Window3> {
+        Ok(Window3::new(&self.axes()?, &x[2..], &y[2..]))
+    }
+}
 
 impl OpDef for Pool {
-    fn infer(&self, _cx: &InferCx<'_>) -> Result<Vec<Fact>> {
-        bail!(Unsupported, "being written")
+    fn infer(&self, cx: &InferCx<'_>) -> Result<Vec<Fact>> {
+        cx.arity(1, 1)?;
+        let x = cx.input(0)?;
+        let axes = self.axes()?;
+        ensure!(
+            x.rank() == axes.len() + 2,
+            InvalidArgument,
+            "input 0: expected [n, c, {} spatial axes], got {}",
+            axes.len(),
+            x.shape
+        );
+        let fine = x.dtype.is_float() || (self.kind == PoolKind::Max && x.dtype.is_int());
+        ensure!(fine, Unsupported, "{} pooling does not take {}", self.kind.name(), x.dtype);
+        ensure!(self.kind != PoolKind::Lp || self.p >= 1, InvalidArgument, "p = {} is below 1", self.p);
+        ensure!(!self.indices || self.kind == PoolKind::Max, InvalidArgument, "only max pooling gives indices");
+        ensure!(
+            matches!(self.storage_order, 0 | 1),
+            InvalidArgument,
+            "storage_order: expected 0 or 1, got {}",
+            self.storage_order
+        );
+        let mut shape = vec![x.shape[0].clone(), x.shape[1].clone()];
+        for (axis, dim) in axes.iter().zip(&x.shape[2..]) {
+            shape.push(axis.output(dim)?);
+        }
+        let mut out = vec![Fact::new(x.dtype, Shape(shape.clone()))];
+        if self.indices {
+            out.push(Fact::new(DType::I64, Shape(shape)));
+        }
+        Ok(out)
     }
-    fn eval(&self, _cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {
-        bail!(Unsupported, "being written")
+
+    fn eval(&self, cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {
+        eval::eval(self, cx)
+    }
+
+    fn flops(&self, p: &Problem) -> f64 {
+        let taps = self.kernel.iter().product::<i64>() as f64;
+        p.outputs.first().map_or(0.0, |y| y.numel() as f64 * taps)
     }
 }

@@ -1,0 +1,46 @@
+//! Reference convolution: one sum an output element, in f64, rounded once.
+
+use super::{Conv, FIRST_EXTRA};
+use crate::base::{Result, Tensor};
+use crate::ops::{EvalCx, epilogue};
+
+pub(super) fn eval(op: &Conv, cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {
+    let (x, w) = (cx.input(0)?, cx.input(1)?);
+    let shape = cx.outputs[0].shape.to_concrete()?;
+    crate::base::tensor::checked_bytes(crate::base::DType::F64, &shape)?;
+    let g = op.geometry(x.shape(), w.shape(), &shape)?;
+    let bias = cx.opt(2).map(|b| b.to_f64s());
+    let (xs, ws) = (x.to_f64s(), w.to_f64s());
+    let win = &g.window;
+    let (cg, mg) = (g.c / g.group, g.m / g.group);
+    let ([d, h, wd], [kd, kh, kw]) = (win.input, win.kernel);
+    let mut out = Vec::with_capacity(shape.iter().product());
+    for n in 0..g.n {
+        for m in 0..g.m {
+            let c0 = m / mg.max(1) * cg;
+            for od in 0..win.output[0] {
+                for oh in 0..win.output[1] {
+                    for ow in 0..win.output[2] {
+                        let mut sum = 0.0;
+                        for c in 0..cg {
+                            for a in 0..kd {
+                                let Some(id) = win.source(0, od, a) else { continue };
+                                for b in 0..kh {
+                                    let Some(ih) = win.source(1, oh, b) else { continue };
+                                    for e in 0..kw {
+                                        let Some(iw) = win.source(2, ow, e) else { continue };
+                                        sum += xs[(((n * g.c + c0 + c) * d + id) * h + ih) * wd + iw]
+                                            * ws[(((m * cg + c) * kd + a) * kh + b) * kw + e];
+                                    }
+                                }
+                            }
+                        }
+                        out.push(sum + bias.as_ref().map_or(0.0, |b| b[m]));
+                    }
+                }
+            }
+        }
+    }
+    let result = epilogue::round_to(x.dtype(), &shape, &out);
+    epilogue::eval(op.epilogue.as_ref(), cx, FIRST_EXTRA, result)
+}
