@@ -17,6 +17,7 @@
 
 pub mod attrs;
 pub mod external;
+pub mod importer;
 pub mod model;
 #[allow(clippy::all, missing_docs)]
 #[rustfmt::skip]

@@ -116,6 +116,8 @@ pub struct TacticOptions {
     pub tf32: bool,
     /// cuBLASLt was found and is not excluded.
     pub cublaslt: bool,
+    /// Shapes may change after the build: the tactic must serve every shape of this rank, whatever the problem shows.
+    pub dynamic: bool,
 }
 
 /// One operator. Methods with a body have a right answer for most operators.

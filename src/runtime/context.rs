@@ -1,0 +1,385 @@
+//! An execution context: bound addresses, current shapes, scratch memory, and what it keeps for each set of shapes.
+//!
+//! A context is used by one thread at a time; any number of contexts share an engine. Shapes are set first, then
+//! addresses are bound, then the context is enqueued any number of times. What a set of shapes needs (shape plan,
+//! packed launches) is made at the first enqueue with it and kept, least recently used first out.
+
+use super::exec::StepExec;
+use crate::base::{DType, Result, Tensor};
+use crate::device::{Buffer, CopyKind, DeviceRef, RawEvent, RawStream};
+use crate::engine::Engine;
+use crate::plan::profile::bind_shape;
+use crate::plan::{Profile, ShapePlan, StepKind, shapes};
+use crate::{bail, ensure, err, internal};
+use parking_lot::Mutex;
+use std::sync::Arc;
+
+/// How many sets of shapes a context keeps.
+pub const KEPT_SHAPES: usize = 64;
+
+/// Receives the time of each layer of an execution, in order.
+pub trait LayerTimes: Send + Sync {
+    /// Milliseconds that a layer took.
+    fn report(&self, layer: &str, ms: f32);
+}
+
+/// The plan at one set of shapes, ready to run.
+pub(super) struct Bound {
+    pub key: Vec<Vec<i64>>,
+    pub host_values: Vec<Arc<Tensor>>,
+    pub shape: ShapePlan,
+    /// One for each of `shape.steps`.
+    pub exec: Mutex<Vec<StepExec>>,
+    /// Host values that device steps read.
+    pub uploads: Option<Buffer>,
+    /// Names of the steps for the profiler.
+    pub names: Vec<String>,
+}
+
+/// See the module's text.
+pub struct Context {
+    pub(super) engine: Arc<Engine>,
+    profile: usize,
+    shapes: Vec<Option<Vec<i64>>>,
+    pub(super) inputs: Vec<Option<u64>>,
+    pub(super) outputs: Vec<Option<u64>>,
+    pub(super) arena: Arc<Buffer>,
+    kept: Vec<Arc<Bound>>,
+    pub(super) current: Option<Arc<Bound>>,
+    pub(super) times: Option<Arc<dyn LayerTimes>>,
+    /// Timing events for the profiler: one more than steps.
+    pub(super) events: Vec<RawEvent>,
+    pub(super) last_stream: RawStream,
+    pub(super) job: Option<Arc<super::enqueue::CpuJob>>,
+    /// Stream of `execute`.
+    own_stream: RawStream,
+}
+
+// SAFETY: the raw streams and events are handles that any thread may use; one thread at a time uses a context.
+unsafe impl Send for Context {}
+
+impl Context {
+    /// Makes a context; reserves scratch for the largest shapes of the profile when these are bounded.
+    pub fn new(engine: &Arc<Engine>) -> Result<Context> {
+        let g = &engine.plan.graph;
+        let shapes = g.inputs().iter().map(|p| g.fact(p.value).shape.concrete());
+        let shapes = shapes.map(|s| s.map(|s| s.iter().map(|d| *d as i64).collect())).collect();
+        let mut cx = Context {
+            engine: engine.clone(),
+            profile: 0,
+            shapes,
+            inputs: vec![None; g.inputs().len()],
+            outputs: vec![None; g.outputs().len()],
+            arena: Arc::new(Buffer::new(&engine.device, 0)?),
+            kept: Vec::new(),
+            current: None,
+            times: None,
+            events: Vec::new(),
+            last_stream: std::ptr::null_mut(),
+            job: None,
+            own_stream: std::ptr::null_mut(),
+        };
+        cx.reserve()?;
+        Ok(cx)
+    }
+
+    /// Takes arena memory for the profile's largest shapes, so that shape changes inside of it allocate nothing.
+    fn reserve(&mut self) -> Result<()> {
+        let profile = self.profile_ref();
+        if !profile.is_bounded() || !self.engine.plan.host_inputs.is_empty() {
+            return Ok(());
+        }
+        let g = &self.engine.plan.graph;
+        let max: Option<Vec<Vec<i64>>> =
+            g.inputs().iter().map(|p| profile.inputs.get(&p.name).map(|r| r.max.clone())).collect();
+        let max = max.ok_or_else(|| internal!("the profile lacks an input"))?;
+        let bound = self.make(&max, &[])?;
+        self.grow_arena(bound.shape.arena_bytes)?;
+        self.keep(bound);
+        Ok(())
+    }
+
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    fn profile_ref(&self) -> Profile {
+        self.engine.image.profiles[self.profile].clone()
+    }
+
+    /// Chooses an optimization profile; shapes that are set must be set again.
+    pub fn set_profile(&mut self, index: usize) -> Result<()> {
+        let n = self.engine.image.profiles.len();
+        ensure!(index < n, InvalidArgument, "there is no profile {index}; the engine has {n}");
+        self.profile = index;
+        let g = &self.engine.plan.graph;
+        for (s, p) in self.shapes.iter_mut().zip(g.inputs()) {
+            if !g.fact(p.value).shape.is_concrete() {
+                *s = None;
+            }
+        }
+        self.current = None;
+        self.reserve()
+    }
+
+    fn input_idx(&self, name: &str) -> Option<usize> {
+        self.engine.plan.graph.inputs().iter().position(|p| p.name == name)
+    }
+
+    fn output_idx(&self, name: &str) -> Option<usize> {
+        self.engine.plan.graph.outputs().iter().position(|p| p.name == name)
+    }
+
+    fn no_tensor(&self, name: &str) -> crate::base::Error {
+        let g = &self.engine.plan.graph;
+        let names: Vec<String> = g.inputs().iter().chain(g.outputs()).map(|p| format!("{:?}", p.name)).collect();
+        err!(NotFound, "the engine has no input or output named {name:?}; it has {}", names.join(", "))
+    }
+
+    /// Sets the shape of a dynamic input; a static input accepts its own shape.
+    pub fn set_input_shape(&mut self, name: &str, dims: &[i64]) -> Result<()> {
+        let Some(i) = self.input_idx(name) else {
+            ensure!(self.output_idx(name).is_none(), InvalidArgument, "{name:?} is an output; only inputs have shapes to set");
+            return Err(self.no_tensor(name));
+        };
+        let g = &self.engine.plan.graph;
+        let declared = &g.fact(g.inputs()[i].value).shape;
+        bind_shape(name, declared, dims, &mut Default::default())?;
+        self.engine.image.profiles[self.profile].check(name, dims)?;
+        if self.shapes[i].as_deref() != Some(dims) {
+            self.shapes[i] = Some(dims.to_vec());
+            self.current = None;
+        }
+        Ok(())
+    }
+
+    /// The current shape of an input or output. Outputs need the shapes of all inputs (and, where the host reads
+    /// elements of an input, its address).
+    pub fn tensor_shape(&mut self, name: &str) -> Result<Vec<i64>> {
+        if let Some(i) = self.input_idx(name) {
+            return self.shapes[i].clone().ok_or_else(|| err!(InvalidState, "the shape of input {name:?} is not set"));
+        }
+        let i = self.output_idx(name).ok_or_else(|| self.no_tensor(name))?;
+        let bound = self.ready(std::ptr::null_mut())?;
+        Ok(bound.shape.outputs[i].dims.iter().map(|d| *d as i64).collect())
+    }
+
+    pub fn tensor_dtype(&self, name: &str) -> Result<DType> {
+        let g = &self.engine.plan.graph;
+        let v = g.input(name).or_else(|| g.output(name)).ok_or_else(|| self.no_tensor(name))?;
+        Ok(g.fact(v).dtype)
+    }
+
+    /// Binds memory to an input or output: a device address, or a host address on the CPU and for inputs that the host
+    /// reads. Null is refused unless the tensor is empty, which is known only when enqueued.
+    pub fn bind(&mut self, name: &str, address: u64) -> Result<()> {
+        if let Some(i) = self.input_idx(name) {
+            self.inputs[i] = Some(address);
+            if self.engine.plan.host_inputs.contains(&i) {
+                self.current = None;
+            }
+        } else if let Some(i) = self.output_idx(name) {
+            self.outputs[i] = Some(address);
+        } else {
+            return Err(self.no_tensor(name));
+        }
+        Ok(())
+    }
+
+    /// The address bound to a tensor.
+    pub fn address(&self, name: &str) -> Result<Option<u64>> {
+        if let Some(i) = self.input_idx(name) {
+            return Ok(self.inputs[i]);
+        }
+        let i = self.output_idx(name).ok_or_else(|| self.no_tensor(name))?;
+        Ok(self.outputs[i])
+    }
+
+    /// Reports each layer's time at every execution; enqueue then waits for the end. `None` stops it.
+    pub fn set_layer_times(&mut self, times: Option<Arc<dyn LayerTimes>>) {
+        self.times = times;
+    }
+
+    /// Bytes of scratch that the context holds.
+    pub fn scratch_bytes(&self) -> usize {
+        self.arena.bytes()
+    }
+
+    /// Bytes of scratch that the current shapes need.
+    pub fn needed_scratch_bytes(&mut self) -> Result<usize> {
+        Ok(self.ready(std::ptr::null_mut())?.shape.arena_bytes)
+    }
+
+    // ---- shapes -----------------------------------------------------------------------------------------------
+
+    /// The plan at the current shapes, made or found.
+    pub(super) fn ready(&mut self, stream: RawStream) -> Result<Arc<Bound>> {
+        let hosted = !self.engine.plan.host_inputs.is_empty();
+        if let Some(b) = &self.current
+            && !hosted
+        {
+            return Ok(b.clone());
+        }
+        let g = &self.engine.plan.graph;
+        let missing: Vec<String> =
+            g.inputs().iter().zip(&self.shapes).filter(|(_, s)| s.is_none()).map(|(p, _)| format!("{:?}", p.name)).collect();
+        ensure!(missing.is_empty(), InvalidState, "the shape of input {} is not set", missing.join(", "));
+        let key: Vec<Vec<i64>> = self.shapes.iter().flatten().cloned().collect();
+        let host_values = self.read_host_inputs(&key, stream)?;
+        let found = self.kept.iter().position(|b| {
+            b.key == key && b.host_values.iter().zip(&host_values).all(|(a, b)| a.same(b))
+        });
+        let bound = match found {
+            Some(i) => {
+                // The list is in order of last use.
+                let b = self.kept.remove(i);
+                self.kept.push(b.clone());
+                b
+            }
+            None => {
+                let b = self.make(&key, &host_values)?;
+                self.keep(b)
+            }
+        };
+        self.grow_arena(bound.shape.arena_bytes)?;
+        self.current = Some(bound.clone());
+        Ok(bound)
+    }
+
+    fn keep(&mut self, bound: Bound) -> Arc<Bound> {
+        let bound = Arc::new(bound);
+        if self.kept.len() >= KEPT_SHAPES {
+            self.kept.remove(0);
+        }
+        self.kept.push(bound.clone());
+        bound
+    }
+
+    fn read_host_inputs(&self, key: &[Vec<i64>], stream: RawStream) -> Result<Vec<Arc<Tensor>>> {
+        let g = &self.engine.plan.graph;
+        let mut out = Vec::new();
+        for &i in &self.engine.plan.host_inputs {
+            let p = &g.inputs()[i];
+            let address = self.inputs[i].ok_or_else(|| {
+                err!(InvalidState, "input {:?} gives shapes: bind its memory before shapes are asked for", p.name)
+            })?;
+            let dims: Vec<usize> = key[i].iter().map(|d| *d as usize).collect();
+            let dtype = g.fact(p.value).dtype;
+            crate::base::tensor::checked_bytes(dtype, &dims)?;
+            let mut t = Tensor::zeros(dtype, &dims);
+            let n = t.bytes().len();
+            if n > 0 {
+                ensure!(address != 0, InvalidArgument, "input {:?} is bound to NULL", p.name);
+                let device = &self.engine.device;
+                // SAFETY: the application bound this address for a tensor of this size; the driver accepts host
+                // addresses as the source too.
+                unsafe {
+                    match device {
+                        DeviceRef::Cuda(_) => {
+                            device.copy(t.bytes_mut().as_mut_ptr() as u64, address, n, CopyKind::DeviceToHost, stream)?;
+                            device.stream_synchronize(stream)?;
+                        }
+                        DeviceRef::Cpu(_) => {
+                            std::ptr::copy_nonoverlapping(address as *const u8, t.bytes_mut().as_mut_ptr(), n)
+                        }
+                        DeviceRef::Null(_) => bail!(Unsupported, "the null device has no memory to read shapes from"),
+                    }
+                }
+                t.normalize_bools();
+            }
+            out.push(Arc::new(t));
+        }
+        Ok(out)
+    }
+
+    fn make(&self, key: &[Vec<i64>], host_values: &[Arc<Tensor>]) -> Result<Bound> {
+        let engine = &self.engine;
+        let plan = &engine.plan;
+        let mut exec = Vec::new();
+        let shape = shapes::specialize(plan, key, host_values, |s, problem| {
+            let step = &plan.steps[s];
+            let StepKind::Device(tactic) = &step.kind else { return Err(internal!("step {s} runs on no device")) };
+            let node = plan.graph.node(step.node);
+            let packs = engine.pack_cache(step.node);
+            let e = StepExec::new(&engine.device, node, tactic.as_ref(), problem, &engine.kernels, &packs)
+                .map_err(|e| e.context(format!("{} {:?}", node.op.name(), node.name)))?;
+            let bytes = e.workspace();
+            exec.push(e);
+            Ok(bytes)
+        })?;
+        let uploads = match shape.upload_bytes {
+            0 => None,
+            n => {
+                let b = Buffer::new(&engine.device, n)?;
+                let device = &engine.device;
+                let stream = device.stream_create()?;
+                let copied = shape.uploads.iter().try_for_each(|(at, t)| {
+                    let (dst, src) = (b.ptr() + *at as u64, t.bytes().as_ptr() as u64);
+                    // SAFETY: inside the buffer; the tensors live in `shape`.
+                    unsafe { device.copy(dst, src, t.bytes().len(), CopyKind::HostToDevice, stream) }
+                });
+                // SAFETY: made above, destroyed once.
+                let synced = unsafe { device.stream_synchronize(stream).and(device.stream_destroy(stream)) };
+                copied.and(synced)?;
+                Some(b)
+            }
+        };
+        let names = shape.steps.iter().map(|s| plan.graph.node(plan.steps[s.step].node).name.clone()).collect();
+        Ok(Bound {
+            key: key.to_vec(),
+            host_values: host_values.to_vec(),
+            shape,
+            exec: Mutex::new(exec),
+            uploads,
+            names,
+        })
+    }
+
+    fn grow_arena(&mut self, bytes: usize) -> Result<()> {
+        if bytes > self.arena.bytes() {
+            // Work of an earlier enqueue may still use the old arena. On the CPU its job holds it; a CUDA stream is
+            // waited for.
+            if let DeviceRef::Cuda(_) = &self.engine.device {
+                // SAFETY: the stream of the last enqueue, which the application keeps alive while work is pending.
+                unsafe { self.engine.device.stream_synchronize(self.last_stream)? };
+            }
+            self.arena = Arc::new(Buffer::new(&self.engine.device, bytes)?);
+        }
+        Ok(())
+    }
+
+    // ---- running ----------------------------------------------------------------------------------------------
+
+    /// Runs once and waits for the end, on a stream of the context's own.
+    pub fn execute(&mut self) -> Result<()> {
+        if let DeviceRef::Cpu(_) = &self.engine.device {
+            return self.enqueue(std::ptr::null_mut(), std::ptr::null_mut());
+        }
+        if self.own_stream.is_null() {
+            self.own_stream = self.engine.device.stream_create()?;
+        }
+        let stream = self.own_stream;
+        self.enqueue(stream, std::ptr::null_mut())?;
+        // SAFETY: our own stream.
+        unsafe { self.engine.device.stream_synchronize(stream) }
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        let device = self.engine.device.clone();
+        // Enqueued work uses the arena; it must be over before memory goes. Failures were reported when they happened.
+        // SAFETY: streams and events are ours, or the application's last stream, which outlives its pending work.
+        unsafe {
+            if matches!(device, DeviceRef::Cuda(_)) && !self.last_stream.is_null() {
+                let _ = device.stream_synchronize(self.last_stream);
+            }
+            for e in self.events.drain(..) {
+                let _ = device.event_destroy(e);
+            }
+            if !self.own_stream.is_null() {
+                let _ = device.stream_destroy(self.own_stream);
+            }
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Steps made ready to run: what a context keeps for each set of shapes.
+
+use super::kernels::LoadedKernels;
+use crate::base::{Result, Tensor};
+use crate::device::cuda::cublaslt::GemmPlan;
+use crate::device::cuda::{CudaDevice, PreparedLaunch};
+use crate::device::{CopyKind, Device, DeviceRef, RawStream};
+use crate::internal;
+use crate::network::Node;
+use crate::ops::{Arg, CpuArgs, CpuStep, DeviceOp, EvalCx, Problem, StepProgram, Tactic};
+use std::sync::Arc;
+
+/// Scratch that a cuBLASLt product may ask for.
+pub const GEMM_WORKSPACE: usize = 32 << 20;
+
+/// A step at concrete shapes, ready to run.
+pub enum StepExec {
+    Cpu(Box<dyn CpuStep>),
+    /// The reference eval, on the CPU device.
+    Reference(Node, Problem),
+    Cuda(CudaStep),
+    /// The null device.
+    Nothing,
+}
+
+/// Addresses of one step's operands.
+pub struct StepAddresses<'a> {
+    pub inputs: &'a [u64],
+    pub outputs: &'a [u64],
+    pub work: u64,
+}
+
+impl StepAddresses<'_> {
+    #[inline]
+    fn resolve(&self, a: &Arg) -> u64 {
+        match a {
+            Arg::In(i) => self.inputs[*i],
+            Arg::Out(i) => self.outputs[*i],
+            Arg::Work(at) => self.work + *at as u64,
+            _ => 0,
+        }
+    }
+}
+
+enum CudaOp {
+    Launch { launch: PreparedLaunch, slots: Vec<Arg> },
+    Gemm { plan: GemmPlan, a: Arg, b: Arg, d: Arg, bias: Arg, work: usize, work_bytes: usize },
+    Copy { dst: Arg, src: Arg, bytes: usize },
+    Fill { dst: Arg, value: u8, bytes: usize },
+}
+
+/// The launches of one step.
+pub struct CudaStep {
+    device: Arc<CudaDevice>,
+    ops: Vec<CudaOp>,
+    pub work_bytes: usize,
+}
+
+impl CudaStep {
+    pub fn new(
+        device: &Arc<CudaDevice>,
+        program: StepProgram,
+        tactic: &Tactic,
+        kernels: &LoadedKernels,
+    ) -> Result<CudaStep> {
+        let mut work_bytes = program.workspace;
+        let mut ops = Vec::new();
+        for op in program.ops {
+            ops.push(match op {
+                DeviceOp::Launch(l) => {
+                    let launch = PreparedLaunch::new(kernels.function(tactic, l.kernel)?, &l)?;
+                    let slots = launch.slots().cloned().collect();
+                    CudaOp::Launch { launch, slots }
+                }
+                DeviceOp::Gemm(g) => {
+                    let plan = GemmPlan::new(device, &g, GEMM_WORKSPACE)?;
+                    // The library's scratch lies behind the program's own.
+                    let work = program.workspace.next_multiple_of(256);
+                    let want = plan.workspace_bytes();
+                    work_bytes = work_bytes.max(work + want);
+                    let bias = g.bias.clone().unwrap_or(Arg::Null);
+                    CudaOp::Gemm { plan, a: g.a, b: g.b, d: g.d, bias, work, work_bytes: want }
+                }
+                DeviceOp::Copy { dst, src, bytes } => CudaOp::Copy { dst, src, bytes },
+                DeviceOp::Fill { dst, value, bytes } => CudaOp::Fill { dst, value, bytes },
+            });
+        }
+        Ok(CudaStep { device: device.clone(), ops, work_bytes })
+    }
+
+    /// Puts the step on the stream. The device's context is current.
+    ///
+    /// # Safety
+    /// The addresses are valid for the shapes that the step was made for, until the stream has passed it.
+    pub unsafe fn run(&mut self, at: &StepAddresses<'_>, stream: RawStream) -> Result<()> {
+        for op in &mut self.ops {
+            match op {
+                CudaOp::Launch { launch, slots } => {
+                    for (i, s) in slots.iter().enumerate() {
+                        launch.set_address(i, at.resolve(s));
+                    }
+                    // SAFETY: the caller's promise.
+                    unsafe { launch.run(stream)? };
+                }
+                CudaOp::Gemm { plan, a, b, d, bias, work, work_bytes } => {
+                    let (a, b, d, bias) = (at.resolve(a), at.resolve(b), at.resolve(d), at.resolve(bias));
+                    // SAFETY: the caller's promise.
+                    unsafe { plan.run(a, b, d, bias, at.work + *work as u64, *work_bytes, stream)? };
+                }
+                CudaOp::Copy { dst, src, bytes } => {
+                    let (dst, src) = (at.resolve(dst), at.resolve(src));
+                    // SAFETY: the caller's promise.
+                    unsafe { self.device.copy(dst, src, *bytes, CopyKind::DeviceToDevice, stream)? };
+                }
+                CudaOp::Fill { dst, value, bytes } => {
+                    // SAFETY: the caller's promise.
+                    unsafe { self.device.fill(at.resolve(dst), *value, *bytes, stream)? };
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Runs the reference eval on host memory; allocates, which is why operators have CPU steps.
+///
+/// # Safety
+/// The addresses are valid for the problem's shapes.
+pub unsafe fn run_reference(node: &Node, p: &Problem, args: &CpuArgs<'_>) -> Result<()> {
+    let mut tensors = Vec::new();
+    for (d, ptr) in p.inputs.iter().zip(args.inputs) {
+        tensors.push(match d {
+            None => None,
+            Some(d) => {
+                // SAFETY: the caller's promise; an empty tensor may come with any address.
+                let bytes = if d.bytes() == 0 { &[] } else { unsafe { std::slice::from_raw_parts(*ptr, d.bytes()) } };
+                Some(Tensor::from_bytes(d.dtype, &d.dims, bytes)?)
+            }
+        });
+    }
+    let facts: Vec<_> = p.outputs.iter().map(|d| crate::base::Fact::new(d.dtype, d.dims.as_slice())).collect();
+    let refs: Vec<Option<&Tensor>> = tensors.iter().map(|t| t.as_ref()).collect();
+    let out = node.op.def().eval(&EvalCx { inputs: &refs, outputs: &facts })?;
+    for ((t, d), ptr) in out.iter().zip(&p.outputs).zip(args.outputs) {
+        if t.bytes().len() != d.bytes() {
+            return Err(internal!("{:?}: eval gave {} bytes instead of {}", node.name, t.bytes().len(), d.bytes()));
+        }
+        // SAFETY: the caller's promise.
+        unsafe { std::ptr::copy_nonoverlapping(t.bytes().as_ptr(), *ptr, d.bytes()) };
+    }
+    Ok(())
+}
+
+impl StepExec {
+    /// Makes a step ready for its shapes on a device.
+    pub fn new(
+        device: &DeviceRef,
+        node: &Node,
+        tactic: Option<&Tactic>,
+        problem: &Problem,
+        kernels: &LoadedKernels,
+        packs: &dyn crate::ops::PackCache,
+    ) -> Result<StepExec> {
+        Ok(match (device, tactic) {
+            (DeviceRef::Cpu(_), _) => match node.op.def().cpu(problem, packs)? {
+                Some(s) => StepExec::Cpu(s),
+                None => StepExec::Reference(node.clone(), problem.clone()),
+            },
+            (DeviceRef::Cuda(cuda), Some(t)) => {
+                // Empty results need no launch, and kernels are never launched on nothing.
+                if problem.outputs.iter().all(|o| o.numel() == 0) {
+                    StepExec::Nothing
+                } else {
+                    let program = node.op.def().cuda_program(t, problem, cuda.props())?;
+                    StepExec::Cuda(CudaStep::new(cuda, program, t, kernels)?)
+                }
+            }
+            (DeviceRef::Null(null), Some(t)) => {
+                node.op.def().cuda_program(t, problem, null.props())?;
+                StepExec::Nothing
+            }
+            (_, None) => return Err(internal!("{:?} has no tactic", node.name)),
+        })
+    }
+
+    pub fn workspace(&self) -> usize {
+        match self {
+            StepExec::Cpu(s) => s.workspace(),
+            StepExec::Cuda(c) => c.work_bytes,
+            StepExec::Reference(..) | StepExec::Nothing => 0,
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! The compiled kernels of an engine, loaded on its device.
+
+use crate::base::Result;
+use crate::device::DeviceRef;
+use crate::device::cuda::{Function, Module};
+use crate::engine::{DevicePlan, KernelImage};
+use crate::internal;
+use crate::ops::{KernelSpec, Tactic};
+use std::collections::HashMap;
+
+/// Functions by what they were compiled from. The modules stay loaded as long as this lives.
+#[derive(Default)]
+pub struct LoadedKernels {
+    functions: HashMap<KernelSpec, Function>,
+    _modules: Vec<Module>,
+}
+
+impl LoadedKernels {
+    /// Loads the kernels of a plan; nothing without one.
+    pub fn load(device: &DeviceRef, plan: Option<&DevicePlan>) -> Result<LoadedKernels> {
+        Self::load_images(device, plan.map_or(&[], |p| &p.kernels))
+    }
+
+    pub fn load_images(device: &DeviceRef, images: &[KernelImage]) -> Result<LoadedKernels> {
+        let mut loaded = LoadedKernels::default();
+        let DeviceRef::Cuda(cuda) = device else { return Ok(loaded) };
+        for k in images {
+            let module = Module::load(cuda, &k.cubin)?;
+            loaded.functions.insert(k.spec.clone(), module.function(&k.entry)?);
+            loaded._modules.push(module);
+        }
+        Ok(loaded)
+    }
+
+    /// The function of a tactic's kernel.
+    pub fn function(&self, tactic: &Tactic, kernel: usize) -> Result<Function> {
+        let spec = tactic.kernels.get(kernel).ok_or_else(|| internal!("tactic {} has no kernel {kernel}", tactic.name))?;
+        let f = self.functions.get(spec);
+        f.copied().ok_or_else(|| internal!("kernel {} of tactic {} is not loaded", spec.file, tactic.name))
+    }
+}
