@@ -186,6 +186,31 @@ impl Dim {
         }
     }
 
+    /// A number that this is never below when every symbol is a size (so at least 0); `None` when none is evident.
+    pub fn lower_bound(&self) -> Option<i64> {
+        let Dim::Expr(p) = self else { return self.as_const() };
+        let mut bound = 0i64;
+        for (m, c) in &p.0 {
+            if m.is_empty() {
+                bound = bound.saturating_add(*c);
+                continue;
+            }
+            // A term is not negative when its factors are not.
+            let sign = |a: &Atom| match a {
+                Atom::Sym(_) => true,
+                Atom::FloorDiv(ab) => {
+                    ab.0.lower_bound().is_some_and(|b| b >= 0) && ab.1.lower_bound().is_some_and(|b| b >= 0)
+                }
+                Atom::Max(ab) => ab.0.lower_bound().max(ab.1.lower_bound()).is_some_and(|b| b >= 0),
+                Atom::Min(ab) => ab.0.lower_bound().min(ab.1.lower_bound()).is_some_and(|b| b >= 0),
+            };
+            if *c < 0 || !m.iter().all(sign) {
+                return None;
+            }
+        }
+        Some(bound)
+    }
+
     /// The dimension of a broadcast of both (numpy rules); fails when both are known and disagree.
     pub fn broadcast(&self, other: &Dim) -> Result<Dim> {
         match (self.as_const(), other.as_const()) {

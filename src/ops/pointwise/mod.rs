@@ -1,14 +1,24 @@
 //! Element-wise computation with numpy broadcasting: every element-wise operator of ONNX, alone or fused.
+//!
+//! A [`Pointwise`] node applies one [`Program`] to each element of its broadcast inputs. Types are exact: an operand's
+//! type is the one that the program states, and every conversion is an instruction. The CPU step interprets the program
+//! over blocks; CUDA compiles it into one kernel. Shape arithmetic is this same operator: small integer results that follow
+//! from known operands are known symbolically (`known.rs`), so that it costs nothing at run time.
 
+mod batch_norm;
+mod eval;
 mod func;
+mod known;
+mod onnx;
 mod program;
 
 pub use func::Func;
 pub use program::{Instr, Program, Reg};
 
-use crate::base::{Fact, Result, Tensor};
-use crate::ops::{EvalCx, InferCx, OpDef};
-use crate::{bail, op_home, op_struct};
+use crate::base::error::ResultExt;
+use crate::base::{Fact, Result, Shape, Tensor};
+use crate::ops::{EvalCx, InferCx, OpDef, Problem};
+use crate::{ensure, op_home, op_struct};
 
 op_struct! {
     /// One program applied to each element of its broadcast inputs; as many outputs as the program has.
@@ -17,13 +27,46 @@ op_struct! {
     }
 }
 
-op_home!(Pointwise, "Pointwise", &[]);
+op_home!(Pointwise, "Pointwise", onnx::TABLE);
 
 impl OpDef for Pointwise {
-    fn infer(&self, _cx: &InferCx<'_>) -> Result<Vec<Fact>> {
-        bail!(Unsupported, "being written")
+    fn infer(&self, cx: &InferCx<'_>) -> Result<Vec<Fact>> {
+        let p = &self.program;
+        p.check()?;
+        ensure!(
+            cx.n_inputs() == p.n_inputs(),
+            InvalidArgument,
+            "{}: expected {} inputs, got {}",
+            p.label(),
+            p.n_inputs(),
+            cx.n_inputs()
+        );
+        let mut shape = Shape::default();
+        let mut inputs = Vec::with_capacity(p.n_inputs());
+        for (i, dtype) in p.inputs.iter().enumerate() {
+            let f = cx.input(i)?;
+            ensure!(f.dtype == *dtype, InvalidArgument, "{} input {i}: expected {dtype}, got {f}", p.label());
+            shape = shape.broadcast(&f.shape).with_context(|| format!("{} input {i}", p.label()))?;
+            inputs.push(f);
+        }
+        let mut outputs: Vec<Fact> =
+            (0..p.outputs.len()).map(|i| Fact::new(p.output_dtype(i), shape.clone())).collect();
+        known::fill(p, &inputs, &mut outputs);
+        Ok(outputs)
     }
-    fn eval(&self, _cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {
-        bail!(Unsupported, "being written")
+
+    fn eval(&self, cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {
+        let inputs: Vec<&Tensor> = (0..self.program.n_inputs()).map(|i| cx.input(i)).collect::<Result<_>>()?;
+        eval::eval(&self.program, &inputs, &cx.outputs[0].shape.to_concrete()?)
+    }
+
+    /// Any input of output 0's size: an element is read before the same element is written.
+    fn in_place(&self, i: usize) -> bool {
+        self.program.inputs.get(i).is_some_and(|d| d.size() == self.program.output_dtype(0).size())
+    }
+
+    fn flops(&self, p: &Problem) -> f64 {
+        let n_calls = self.program.instrs.iter().filter(|i| !matches!(i.func, Func::Const | Func::Cast)).count();
+        (n_calls * p.outputs[0].numel()) as f64
     }
 }
