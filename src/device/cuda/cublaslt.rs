@@ -1,0 +1,644 @@
+//! Matrix products by cuBLASLt, for the [`LibraryGemm`]s that tactics describe.
+//!
+//! A row-major product `d[m,n] = a[m,k] b[k,n]` is the column-major product `d' = b' a'` over the same bytes, so the
+//! library is given our `b` as its first operand and our `a` as its second; a bias over `n` is then a bias over its rows,
+//! which is what its epilogue adds. [`Operands`] holds that mapping as plain numbers and is tested without a GPU.
+//!
+//! A [`GemmPlan`] does everything that can be done once: descriptors, and the choice of the algorithm. Running it neither
+//! allocates nor waits. Accumulation is in f32. Addresses must be multiples of [`ALIGNMENT`] bytes: the algorithms are
+//! chosen for that.
+
+use super::library::{self, Search, entry_points};
+use super::{CudaDevice, RawStream};
+use crate::base::{DType, Result, knobs};
+use crate::ops::tactic::LibraryGemm;
+use crate::{bail, ensure, log_info};
+use cudarc::cublaslt::sys;
+use parking_lot::Mutex;
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::fmt;
+use std::mem::MaybeUninit;
+use std::sync::{Arc, OnceLock};
+
+/// What the addresses of all operands must be a multiple of.
+pub const ALIGNMENT: u64 = 16;
+
+entry_points! {
+    CublasLt, sys -> cublasStatus_t {
+        required {
+            fn cublasLtCreate(*mut sys::cublasLtHandle_t);
+            fn cublasLtDestroy(sys::cublasLtHandle_t);
+            fn cublasLtMatmul(sys::cublasLtHandle_t, sys::cublasLtMatmulDesc_t, *const c_void,
+                *const c_void, sys::cublasLtMatrixLayout_t, *const c_void, sys::cublasLtMatrixLayout_t, *const c_void,
+                *const c_void, sys::cublasLtMatrixLayout_t, *mut c_void, sys::cublasLtMatrixLayout_t,
+                *const sys::cublasLtMatmulAlgo_t, *mut c_void, usize, sys::cudaStream_t);
+            fn cublasLtMatmulDescCreate(*mut sys::cublasLtMatmulDesc_t, sys::cublasComputeType_t, sys::cudaDataType);
+            fn cublasLtMatmulDescDestroy(sys::cublasLtMatmulDesc_t);
+            fn cublasLtMatmulDescSetAttribute(sys::cublasLtMatmulDesc_t, sys::cublasLtMatmulDescAttributes_t,
+                *const c_void, usize);
+            fn cublasLtMatrixLayoutCreate(*mut sys::cublasLtMatrixLayout_t, sys::cudaDataType, u64, u64, i64);
+            fn cublasLtMatrixLayoutDestroy(sys::cublasLtMatrixLayout_t);
+            fn cublasLtMatrixLayoutSetAttribute(sys::cublasLtMatrixLayout_t, sys::cublasLtMatrixLayoutAttribute_t,
+                *const c_void, usize);
+            fn cublasLtMatmulPreferenceCreate(*mut sys::cublasLtMatmulPreference_t);
+            fn cublasLtMatmulPreferenceDestroy(sys::cublasLtMatmulPreference_t);
+            fn cublasLtMatmulPreferenceSetAttribute(sys::cublasLtMatmulPreference_t,
+                sys::cublasLtMatmulPreferenceAttributes_t, *const c_void, usize);
+            fn cublasLtMatmulAlgoGetHeuristic(sys::cublasLtHandle_t, sys::cublasLtMatmulDesc_t,
+                sys::cublasLtMatrixLayout_t, sys::cublasLtMatrixLayout_t, sys::cublasLtMatrixLayout_t,
+                sys::cublasLtMatrixLayout_t, sys::cublasLtMatmulPreference_t, c_int,
+                *mut sys::cublasLtMatmulHeuristicResult_t, *mut c_int);
+        }
+        optional {}
+        unchecked {
+            fn cublasLtGetVersion() -> usize;
+            fn cublasLtGetStatusName(i32) -> *const c_char;
+            fn cublasLtGetStatusString(i32) -> *const c_char;
+        }
+    }
+}
+
+// SAFETY: function pointers and an open library, never changed; the library is thread-safe.
+unsafe impl Send for CublasLt {}
+// SAFETY: as above.
+unsafe impl Sync for CublasLt {}
+
+fn library() -> Result<&'static CublasLt> {
+    static LIBRARY: OnceLock<Result<CublasLt>> = OnceLock::new();
+    LIBRARY.get_or_init(load).as_ref().map_err(Clone::clone)
+}
+
+fn load() -> Result<CublasLt> {
+    let search = Search {
+        name: "libcublasLt",
+        sonames: &["libcublasLt.so.13", "libcublasLt.so.12"],
+        knob: &knobs::CUBLASLT_PATH,
+        folders: library::usual_folders(),
+    };
+    let table = CublasLt::resolve(library::open(&search)?)?;
+    // SAFETY: takes nothing, returns a number.
+    log_info!("libcublasLt: cuBLASLt {}", unsafe { (table.cublasLtGetVersion)() });
+    Ok(table)
+}
+
+/// Whether cuBLASLt can be used; looked up once per process.
+pub fn is_present() -> Result<()> {
+    library().map(|_| ())
+}
+
+/// The library's version as it gives it (130100 for 13.1.0): part of what a timing is valid for.
+pub fn version() -> Result<usize> {
+    // SAFETY: takes nothing, returns a number.
+    library().map(|l| unsafe { (l.cublasLtGetVersion)() })
+}
+
+#[inline]
+fn check(library: &CublasLt, status: i32, doing: impl FnOnce() -> String) -> Result<()> {
+    ensure!(status == 0, Cuda, "{}: {}", doing(), status_text(library, status));
+    Ok(())
+}
+
+#[cold]
+fn status_text(library: &CublasLt, status: i32) -> String {
+    let text = |f: unsafe extern "C" fn(i32) -> *const c_char| {
+        // SAFETY: the library returns a static string for every integer.
+        let p = unsafe { f(status) };
+        // SAFETY: static and NUL-terminated.
+        if p.is_null() { "?".into() } else { unsafe { CStr::from_ptr(p) }.to_string_lossy().into_owned() }
+    };
+    format!("{} ({status}): {}", text(library.cublasLtGetStatusName), text(library.cublasLtGetStatusString))
+}
+
+/// A library handle in one device's context.
+pub(super) struct Handle {
+    library: &'static CublasLt,
+    raw: sys::cublasLtHandle_t,
+}
+
+// SAFETY: cuBLASLt calls with one handle may come from any thread at the same time.
+unsafe impl Send for Handle {}
+// SAFETY: as above.
+unsafe impl Sync for Handle {}
+
+impl Handle {
+    pub fn new(device: &CudaDevice) -> Result<Handle> {
+        let library = library()?;
+        let _context = device.enter()?;
+        let mut raw = std::ptr::null_mut();
+        // SAFETY: writes one pointer; the device's context is current.
+        let status = unsafe { (library.cublasLtCreate)(&mut raw) };
+        check(library, status, || format!("making a handle of {} on {device:?}", library.lib.path))?;
+        Ok(Handle { library, raw })
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // SAFETY: created once; the owner drops it with its context current.
+        unsafe { (self.library.cublasLtDestroy)(self.raw) };
+    }
+}
+
+/// One matrix in the library's terms: column-major, `rows` x `cols`, columns `ld` elements apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Matrix {
+    rows: i64,
+    cols: i64,
+    ld: i64,
+    /// Elements between two matrices of the batch.
+    stride: i64,
+}
+
+/// A [`LibraryGemm`] in the library's terms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Operands {
+    /// Our `b`.
+    first: Matrix,
+    transpose_first: bool,
+    /// Our `a`.
+    second: Matrix,
+    transpose_second: bool,
+    d: Matrix,
+}
+
+impl Operands {
+    fn of(g: &LibraryGemm) -> Operands {
+        // A row-major [rows, cols] matrix is a column-major [cols, rows] one with the same bytes.
+        let flipped = |rows: i64, cols: i64, stride: i64| Matrix { rows: cols, cols: rows, ld: cols, stride };
+        let (b_rows, b_cols) = if g.trans_b { (g.n, g.k) } else { (g.k, g.n) };
+        let (a_rows, a_cols) = if g.trans_a { (g.k, g.m) } else { (g.m, g.k) };
+        Operands {
+            first: flipped(b_rows, b_cols, g.stride_b),
+            transpose_first: g.trans_b,
+            second: flipped(a_rows, a_cols, g.stride_a),
+            transpose_second: g.trans_a,
+            d: flipped(g.m, g.n, g.stride_d),
+        }
+    }
+}
+
+/// `cublasLtMatmulHeuristicResult_t` with the status as an integer: a newer library may know more of them.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Candidate {
+    algo: sys::cublasLtMatmulAlgo_t,
+    workspace_bytes: usize,
+    state: i32,
+    waves: f32,
+    reserved: [c_int; 4],
+}
+const _: () = assert!(size_of::<Candidate>() == size_of::<sys::cublasLtMatmulHeuristicResult_t>());
+
+/// Calls its destructor when dropped.
+struct Owned<T: Copy> {
+    raw: T,
+    destroy: unsafe extern "C" fn(T) -> i32,
+}
+
+impl<T: Copy> Drop for Owned<T> {
+    fn drop(&mut self) {
+        // SAFETY: made by the matching create function, destroyed once.
+        unsafe { (self.destroy)(self.raw) };
+    }
+}
+
+/// A matrix product, ready to run many times. Shared by threads.
+pub struct GemmPlan {
+    device: Arc<CudaDevice>,
+    library: &'static CublasLt,
+    handle: sys::cublasLtHandle_t,
+    desc: Owned<sys::cublasLtMatmulDesc_t>,
+    first: Owned<sys::cublasLtMatrixLayout_t>,
+    second: Owned<sys::cublasLtMatrixLayout_t>,
+    d: Owned<sys::cublasLtMatrixLayout_t>,
+    alpha: f32,
+    algo: sys::cublasLtMatmulAlgo_t,
+    workspace_bytes: usize,
+    /// The bias address lies in the descriptor. With a bias, the lock is held from setting it to enqueuing; two threads
+    /// meet here only when they run the same plan at the same time.
+    bias: Option<Mutex<u64>>,
+    text: String,
+}
+
+// SAFETY: the descriptors are only read after `new`, but for the bias address, which its lock guards.
+unsafe impl Send for GemmPlan {}
+// SAFETY: as above.
+unsafe impl Sync for GemmPlan {}
+
+impl GemmPlan {
+    /// Makes descriptors and chooses the algorithm: the `algo_rank`-th that the library's heuristic offers within the
+    /// workspace limit. `gemm.workspace` is not looked at.
+    ///
+    /// Unsupported when the library has no such algorithm.
+    pub fn new(device: &Arc<CudaDevice>, gemm: &LibraryGemm, workspace_limit: usize) -> Result<GemmPlan> {
+        let rank = usize::try_from(gemm.algo_rank).ok().filter(|r| *r < 1000);
+        let Some(rank) = rank else { bail!(InvalidArgument, "cuBLASLt algorithm rank {} is out of range", gemm.algo_rank) };
+        let _context = device.enter()?;
+        let mut plan = GemmPlan::describe(device, gemm)?;
+        let found = plan.candidates(workspace_limit, rank + 1)?;
+        let Some(chosen) = found.get(rank) else {
+            bail!(
+                Unsupported,
+                "cuBLASLt has {} algorithm(s) within {workspace_limit} bytes of workspace for {}, so none of rank {rank}",
+                found.len(),
+                plan.text
+            );
+        };
+        plan.algo = chosen.algo;
+        plan.workspace_bytes = chosen.workspace_bytes;
+        Ok(plan)
+    }
+
+    /// Bytes of workspace that a run needs; at most the limit given to `new`, often 0.
+    pub fn workspace_bytes(&self) -> usize {
+        self.workspace_bytes
+    }
+
+    /// The device that the plan was made for.
+    pub fn device(&self) -> &Arc<CudaDevice> {
+        &self.device
+    }
+
+    /// Puts the product on the stream. The device's context must be current. Does not allocate.
+    ///
+    /// `bias` is not looked at when the plan has none; `workspace` may be 0 when none is needed.
+    ///
+    /// # Safety
+    /// The addresses are valid for the shapes of the plan until the product is done, `d` overlaps no operand, and the
+    /// workspace holds `workspace_bytes` bytes that nothing else uses meanwhile.
+    #[allow(clippy::too_many_arguments)]
+    pub unsafe fn run(
+        &self,
+        a: u64,
+        b: u64,
+        d: u64,
+        bias: u64,
+        workspace: u64,
+        workspace_bytes: usize,
+        stream: RawStream,
+    ) -> Result<()> {
+        let bias = if self.bias.is_some() { bias } else { 0 };
+        let aligned = (a | b | d | bias) % ALIGNMENT == 0;
+        let complete = a != 0 && b != 0 && d != 0 && (self.bias.is_none() || bias != 0);
+        if !aligned || !complete || workspace_bytes < self.workspace_bytes {
+            return Err(self.refusal(a, b, d, bias, workspace_bytes));
+        }
+        let guard = match &self.bias {
+            None => None,
+            Some(lock) => {
+                let mut current = lock.lock();
+                if *current != bias {
+                    self.set_bias(bias)?;
+                    *current = bias;
+                }
+                Some(current)
+            }
+        };
+        let beta = 0f32;
+        // SAFETY: the descriptors are alive and match the shapes that the caller vouches for; scalars are host f32, as
+        // the descriptor says. With beta 0, C is not read; D stands in for it.
+        let status = unsafe {
+            (self.library.cublasLtMatmul)(
+                self.handle,
+                self.desc.raw,
+                (&raw const self.alpha).cast(),
+                b as *const c_void,
+                self.first.raw,
+                a as *const c_void,
+                self.second.raw,
+                (&raw const beta).cast(),
+                d as *const c_void,
+                self.d.raw,
+                d as *mut c_void,
+                self.d.raw,
+                &self.algo,
+                workspace as *mut c_void,
+                self.workspace_bytes,
+                stream.cast(),
+            )
+        };
+        drop(guard);
+        check(self.library, status, || format!("cuBLASLt {}", self.text))
+    }
+
+    #[cold]
+    fn refusal(&self, a: u64, b: u64, d: u64, bias: u64, workspace_bytes: usize) -> crate::base::Error {
+        crate::err!(
+            InvalidArgument,
+            "cuBLASLt {}: expected addresses that are multiples of {ALIGNMENT} and {} bytes of workspace, \
+             got a {a:#x}, b {b:#x}, d {d:#x}, bias {bias:#x} and {workspace_bytes} bytes",
+            self.text,
+            self.workspace_bytes
+        )
+    }
+
+    fn set_bias(&self, bias: u64) -> Result<()> {
+        use sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_BIAS_POINTER;
+        set_desc(self.library, self.desc.raw, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias)
+    }
+
+    /// Descriptors, with no algorithm chosen.
+    fn describe(device: &Arc<CudaDevice>, g: &LibraryGemm) -> Result<GemmPlan> {
+        use sys::cublasLtMatmulDescAttributes_t as Attribute;
+        let text = text(g);
+        ensure!(
+            g.batch > 0 && g.m > 0 && g.n > 0 && g.k > 0,
+            InvalidArgument,
+            "cuBLASLt {text}: expected sizes of at least 1"
+        );
+        ensure!(g.batch <= i32::MAX as i64, Unsupported, "cuBLASLt {text}: the batch is too large");
+        let (data, compute) = types(g.dtype, g.tf32)?;
+        let handle = device.cublaslt()?;
+        let lib = handle.library;
+        let mut desc = std::ptr::null_mut();
+        // SAFETY: writes one pointer.
+        let status = unsafe { (lib.cublasLtMatmulDescCreate)(&mut desc, compute, sys::cudaDataType::CUDA_R_32F) };
+        check(lib, status, || format!("describing cuBLASLt {text}"))?;
+        let desc = Owned { raw: desc, destroy: lib.cublasLtMatmulDescDestroy };
+
+        let operands = Operands::of(g);
+        let op = |transpose: bool| transpose as i32; // CUBLAS_OP_N is 0, CUBLAS_OP_T is 1.
+        set_desc(lib, desc.raw, Attribute::CUBLASLT_MATMUL_DESC_TRANSA, op(operands.transpose_first))?;
+        set_desc(lib, desc.raw, Attribute::CUBLASLT_MATMUL_DESC_TRANSB, op(operands.transpose_second))?;
+        use sys::cublasLtEpilogue_t as Epilogue;
+        let epilogue = match (g.bias.is_some(), g.relu) {
+            (false, false) => Epilogue::CUBLASLT_EPILOGUE_DEFAULT,
+            (false, true) => Epilogue::CUBLASLT_EPILOGUE_RELU,
+            (true, false) => Epilogue::CUBLASLT_EPILOGUE_BIAS,
+            (true, true) => Epilogue::CUBLASLT_EPILOGUE_RELU_BIAS,
+        };
+        set_desc(lib, desc.raw, Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue as u32)?;
+        let layout = |m: Matrix| layout(lib, data, m, g.batch as i32, &text);
+        let plan = GemmPlan {
+            device: device.clone(),
+            library: lib,
+            handle: handle.raw,
+            first: layout(operands.first)?,
+            second: layout(operands.second)?,
+            d: layout(operands.d)?,
+            desc,
+            alpha: g.alpha,
+            // SAFETY: plain integers; replaced before the first run.
+            algo: unsafe { std::mem::zeroed() },
+            workspace_bytes: 0,
+            bias: g.bias.as_ref().map(|_| Mutex::new(0)),
+            text,
+        };
+        if plan.bias.is_some() {
+            // The heuristic looks at the bias address: NULL rules algorithms out. It is replaced at the first run.
+            plan.set_bias(256)?;
+        }
+        Ok(plan)
+    }
+
+    /// Up to `max` algorithms, the library's favourite first.
+    fn candidates(&self, workspace_limit: usize, max: usize) -> Result<Vec<Candidate>> {
+        use sys::cublasLtMatmulPreferenceAttributes_t as Preference;
+        let lib = self.library;
+        let mut raw = std::ptr::null_mut();
+        // SAFETY: writes one pointer.
+        let status = unsafe { (lib.cublasLtMatmulPreferenceCreate)(&mut raw) };
+        check(lib, status, || "making a cuBLASLt preference".into())?;
+        let preference = Owned { raw, destroy: lib.cublasLtMatmulPreferenceDestroy };
+        let set = |attribute: Preference, value: &dyn Bytes| {
+            // SAFETY: the preference is alive; the value has the attribute's type.
+            let status = unsafe {
+                (lib.cublasLtMatmulPreferenceSetAttribute)(preference.raw, attribute, value.address(), value.size())
+            };
+            check(lib, status, || format!("setting {attribute:?}"))
+        };
+        set(Preference::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &(workspace_limit as u64))?;
+        for attribute in [
+            Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
+            Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+            Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
+            Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES,
+        ] {
+            set(attribute, &(ALIGNMENT as u32))?;
+        }
+        let mut found = vec![MaybeUninit::<Candidate>::zeroed(); max];
+        let mut n = 0;
+        // SAFETY: the descriptors are alive; at most `max` results of the same layout are written.
+        let status = unsafe {
+            (lib.cublasLtMatmulAlgoGetHeuristic)(
+                self.handle,
+                self.desc.raw,
+                self.first.raw,
+                self.second.raw,
+                self.d.raw,
+                self.d.raw,
+                preference.raw,
+                max as c_int,
+                found.as_mut_ptr().cast(),
+                &mut n,
+            )
+        };
+        const NOT_SUPPORTED: i32 = 15;
+        if status == NOT_SUPPORTED {
+            return Ok(Vec::new());
+        }
+        check(lib, status, || format!("choosing a cuBLASLt algorithm for {}", self.text))?;
+        // SAFETY: zeroed above, and zeros are valid for integers and floats.
+        let found = found.into_iter().take(n.max(0) as usize).map(|c| unsafe { c.assume_init() });
+        Ok(found.filter(|c| c.state == 0 && c.workspace_bytes <= workspace_limit).collect())
+    }
+}
+
+impl fmt::Debug for GemmPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "GemmPlan({}, {} bytes of workspace)", self.text, self.workspace_bytes)
+    }
+}
+
+/// How many algorithms, up to `max`, the library offers for this product: the legal values of `algo_rank`.
+pub fn n_algos(device: &Arc<CudaDevice>, gemm: &LibraryGemm, workspace_limit: usize, max: usize) -> Result<usize> {
+    let _context = device.enter()?;
+    Ok(GemmPlan::describe(device, gemm)?.candidates(workspace_limit, max.clamp(1, 1000))?.len())
+}
+
+/// Data and compute types.
+fn types(dtype: DType, tf32: bool) -> Result<(sys::cudaDataType, sys::cublasComputeType_t)> {
+    use sys::{cublasComputeType_t as Compute, cudaDataType_t as Data};
+    Ok(match dtype {
+        DType::F32 if tf32 => (Data::CUDA_R_32F, Compute::CUBLAS_COMPUTE_32F_FAST_TF32),
+        DType::F32 => (Data::CUDA_R_32F, Compute::CUBLAS_COMPUTE_32F),
+        DType::F16 => (Data::CUDA_R_16F, Compute::CUBLAS_COMPUTE_32F),
+        DType::BF16 => (Data::CUDA_R_16BF, Compute::CUBLAS_COMPUTE_32F),
+        other => bail!(Unsupported, "cuBLASLt products are offered for f32, f16 and bf16, not for {other}"),
+    })
+}
+
+fn layout(
+    lib: &'static CublasLt,
+    data: sys::cudaDataType,
+    m: Matrix,
+    batch: i32,
+    text: &str,
+) -> Result<Owned<sys::cublasLtMatrixLayout_t>> {
+    use sys::cublasLtMatrixLayoutAttribute_t as Attribute;
+    let mut raw = std::ptr::null_mut();
+    // SAFETY: writes one pointer.
+    let status = unsafe { (lib.cublasLtMatrixLayoutCreate)(&mut raw, data, m.rows as u64, m.cols as u64, m.ld) };
+    check(lib, status, || format!("describing {m:?} of cuBLASLt {text}"))?;
+    let owned = Owned { raw, destroy: lib.cublasLtMatrixLayoutDestroy };
+    let set = |attribute: Attribute, value: &dyn Bytes| {
+        // SAFETY: the layout is alive; the value has the attribute's type.
+        let status =
+            unsafe { (lib.cublasLtMatrixLayoutSetAttribute)(raw, attribute, value.address(), value.size()) };
+        check(lib, status, || format!("setting {attribute:?} of cuBLASLt {text}"))
+    };
+    if batch > 1 {
+        set(Attribute::CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &batch)?;
+        set(Attribute::CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &m.stride)?;
+    }
+    Ok(owned)
+}
+
+/// A number that is passed as (address, size).
+trait Bytes {
+    fn address(&self) -> *const c_void;
+    fn size(&self) -> usize;
+}
+
+macro_rules! bytes {
+    ($($t:ty),*) => {$(
+        impl Bytes for $t {
+            fn address(&self) -> *const c_void { (self as *const $t).cast() }
+            fn size(&self) -> usize { size_of::<$t>() }
+        }
+    )*};
+}
+bytes!(i32, u32, i64, u64);
+
+fn set_desc<T: Bytes>(
+    lib: &CublasLt,
+    desc: sys::cublasLtMatmulDesc_t,
+    attribute: sys::cublasLtMatmulDescAttributes_t,
+    value: T,
+) -> Result<()> {
+    // SAFETY: the descriptor is alive; the value has the attribute's type.
+    let status = unsafe { (lib.cublasLtMatmulDescSetAttribute)(desc, attribute, value.address(), value.size()) };
+    check(lib, status, || format!("setting {attribute:?}"))
+}
+
+/// `gemm f16 [4x] 128x256x64 nt bias relu`, for messages.
+fn text(g: &LibraryGemm) -> String {
+    let letter = |t: bool| if t { 't' } else { 'n' };
+    let mut s = format!("gemm {}", g.dtype);
+    if g.batch != 1 {
+        s += &format!(" {}x", g.batch);
+    }
+    s += &format!(" {}x{}x{} {}{}", g.m, g.n, g.k, letter(g.trans_a), letter(g.trans_b));
+    for (on, word) in [(g.bias.is_some(), " bias"), (g.relu, " relu"), (g.tf32, " tf32")] {
+        if on {
+            s += word;
+        }
+    }
+    s
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::tactic::Arg;
+
+    fn gemm(batch: i64, m: i64, n: i64, k: i64, trans_a: bool, trans_b: bool) -> LibraryGemm {
+        LibraryGemm {
+            batch,
+            m,
+            n,
+            k,
+            trans_a,
+            trans_b,
+            stride_a: m * k,
+            stride_b: k * n,
+            stride_d: m * n,
+            dtype: DType::F32,
+            alpha: 1.0,
+            a: Arg::In(0),
+            b: Arg::In(1),
+            d: Arg::Out(0),
+            bias: None,
+            relu: false,
+            tf32: false,
+            algo_rank: 0,
+            workspace: (0, 0),
+        }
+    }
+
+    /// What the library computes with these operands: column-major, first times second.
+    fn column_major(o: &Operands, first: &[f32], second: &[f32], d: &mut [f32], batch: i64) {
+        let at = |m: &Matrix, t: bool, i: i64, j: i64| if t { j + i * m.ld } else { i + j * m.ld };
+        let k = if o.transpose_first { o.first.rows } else { o.first.cols };
+        let k_second = if o.transpose_second { o.second.cols } else { o.second.rows };
+        assert_eq!(k, k_second, "inner sizes agree");
+        for p in 0..batch {
+            for i in 0..o.d.rows {
+                for j in 0..o.d.cols {
+                    let sum = (0..k).map(|l| {
+                        first[(p * o.first.stride + at(&o.first, o.transpose_first, i, l)) as usize]
+                            * second[(p * o.second.stride + at(&o.second, o.transpose_second, l, j)) as usize]
+                    });
+                    d[(p * o.d.stride + i + j * o.d.ld) as usize] = sum.sum();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_swapped_operands_give_the_row_major_product() {
+        let (batch, m, n, k) = (2, 3, 5, 7);
+        let a: Vec<f32> = (0..batch * m * k).map(|i| (i % 11) as f32 - 4.0).collect();
+        let b: Vec<f32> = (0..batch * k * n).map(|i| (i % 13) as f32 - 6.0).collect();
+        for (trans_a, trans_b) in [(false, false), (false, true), (true, false), (true, true)] {
+            let g = gemm(batch, m, n, k, trans_a, trans_b);
+            let mut want = vec![0f32; (batch * m * n) as usize];
+            for p in 0..batch {
+                for i in 0..m {
+                    for j in 0..n {
+                        for l in 0..k {
+                            let a_at = p * m * k + if trans_a { l * m + i } else { i * k + l };
+                            let b_at = p * k * n + if trans_b { j * k + l } else { l * n + j };
+                            want[(p * m * n + i * n + j) as usize] += a[a_at as usize] * b[b_at as usize];
+                        }
+                    }
+                }
+            }
+            let operands = Operands::of(&g);
+            for matrix in [operands.first, operands.second, operands.d] {
+                assert!(matrix.ld >= matrix.rows, "{matrix:?}");
+            }
+            let mut got = vec![0f32; want.len()];
+            column_major(&operands, &b, &a, &mut got, batch);
+            assert_eq!(got, want, "trans_a {trans_a}, trans_b {trans_b}");
+        }
+    }
+
+    #[test]
+    fn a_bias_over_n_is_a_bias_over_the_library_s_rows() {
+        assert_eq!(Operands::of(&gemm(1, 3, 5, 7, false, false)).d, Matrix { rows: 5, cols: 3, ld: 5, stride: 15 });
+    }
+
+    #[test]
+    fn messages_say_what_the_product_was() {
+        let mut g = gemm(4, 128, 256, 64, false, true);
+        g.dtype = DType::F16;
+        g.bias = Some(Arg::In(2));
+        g.relu = true;
+        assert_eq!(text(&g), "gemm f16 4x 128x256x64 nt bias relu");
+    }
+
+    #[test]
+    fn other_types_are_refused() {
+        assert!(types(DType::I8, false).unwrap_err().message.contains("i8"));
+        assert_eq!(types(DType::F32, true).unwrap().1, sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32);
+    }
+
+    #[test]
+    fn a_missing_library_says_what_was_looked_for() {
+        let Err(e) = is_present() else { return eprintln!("skipped: this machine has cuBLASLt") };
+        for part in ["libcublasLt.so.13", "/usr/local/cuda/lib64", "SINTER_CUBLASLT_PATH"] {
+            assert!(e.message.contains(part), "{part} is not in: {}", e.message);
+        }
+    }
+}

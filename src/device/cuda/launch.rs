@@ -1,0 +1,308 @@
+//! Kernel launches: a plain one, and the prepared form that the enqueue path replays.
+//!
+//! A [`PreparedLaunch`] packs the arguments of a [`Launch`] once. Between runs only its address slots change. Running it
+//! neither allocates, locks nor logs; it assumes that the device's context is current ([`CudaDevice::enter`], once around
+//! many launches).
+
+use super::driver::check;
+use super::{CudaDevice, Function, RawStream};
+use crate::base::Result;
+use crate::ensure;
+use crate::ops::tactic::{Arg, Launch};
+use cudarc::driver::sys;
+use std::ffi::c_void;
+use std::fmt;
+
+/// Launches a kernel on a stream. The device's context must be current.
+///
+/// `params` holds the address of each argument. Does not allocate.
+///
+/// # Safety
+/// The arguments have the number, sizes and order that the kernel declares, every device address in them is valid until
+/// the kernel has run, and the module of `function` is loaded.
+pub unsafe fn launch(
+    device: &CudaDevice,
+    function: Function,
+    grid: [u32; 3],
+    block: [u32; 3],
+    smem: u32,
+    params: &mut [*mut c_void],
+    stream: RawStream,
+) -> Result<()> {
+    // SAFETY: the caller's promise.
+    let status = unsafe {
+        (device.driver.cuLaunchKernel)(
+            function.raw,
+            grid[0],
+            grid[1],
+            grid[2],
+            block[0],
+            block[1],
+            block[2],
+            smem,
+            stream.cast(),
+            params.as_mut_ptr(),
+            std::ptr::null_mut(),
+        )
+    };
+    check(device.driver, status, || describe(function, grid, block, smem))
+}
+
+#[cold]
+fn describe(function: Function, grid: [u32; 3], block: [u32; 3], smem: u32) -> String {
+    format!("launching kernel {} (grid {grid:?}, block {block:?}, {smem} bytes of shared memory)", function.name())
+}
+
+/// Arguments in the form that the driver takes them: bytes, and the address of each argument in them.
+struct PackedArgs {
+    /// The bytes, in units that keep every argument aligned to 16.
+    bytes: Box<[u128]>,
+    /// Where each argument starts, in bytes.
+    offsets: Box<[u32]>,
+    /// Points into `bytes`, which is never moved or resized.
+    pointers: Box<[*mut c_void]>,
+    /// For each address slot: its argument, and what it stands for.
+    slots: Box<[(u32, Arg)]>,
+}
+
+impl PackedArgs {
+    fn new(args: &[Arg]) -> PackedArgs {
+        let mut bytes: Vec<u8> = Vec::new();
+        let mut offsets = Vec::with_capacity(args.len());
+        let mut slots = Vec::new();
+        for (i, arg) in args.iter().enumerate() {
+            bytes.resize(bytes.len().next_multiple_of(16), 0);
+            offsets.push(bytes.len() as u32);
+            match arg {
+                Arg::In(_) | Arg::Out(_) | Arg::Work(_) => {
+                    slots.push((i as u32, arg.clone()));
+                    bytes.extend(0u64.to_ne_bytes());
+                }
+                Arg::Null => bytes.extend(0u64.to_ne_bytes()),
+                Arg::I32(v) => bytes.extend(v.to_ne_bytes()),
+                Arg::I64(v) => bytes.extend(v.to_ne_bytes()),
+                Arg::F32(v) => bytes.extend(v.to_ne_bytes()),
+                Arg::F64(v) => bytes.extend(v.to_ne_bytes()),
+                Arg::Bytes(v) => bytes.extend(v),
+            }
+        }
+        let mut units = vec![0u128; bytes.len().div_ceil(16)].into_boxed_slice();
+        // SAFETY: the target holds at least as many bytes and does not overlap the source.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), units.as_mut_ptr().cast(), bytes.len()) };
+        Self::from_parts(units, offsets.into(), slots.into())
+    }
+
+    fn from_parts(mut bytes: Box<[u128]>, offsets: Box<[u32]>, slots: Box<[(u32, Arg)]>) -> PackedArgs {
+        let base: *mut u8 = bytes.as_mut_ptr().cast();
+        // An empty `Arg::Bytes` at the very end may start one past the last byte, which `wrapping_add` allows.
+        let pointers = offsets.iter().map(|o| base.wrapping_add(*o as usize).cast()).collect();
+        PackedArgs { bytes, offsets, pointers, slots }
+    }
+
+    fn set_address(&mut self, slot_idx: usize, address: u64) {
+        let arg = self.slots[slot_idx].0 as usize;
+        let unit = self.offsets[arg] as usize / 16;
+        // The upper half of the unit is padding: every argument starts a unit of its own.
+        self.bytes[unit] = if cfg!(target_endian = "little") { address as u128 } else { (address as u128) << 64 };
+    }
+}
+
+impl Clone for PackedArgs {
+    fn clone(&self) -> Self {
+        Self::from_parts(self.bytes.clone(), self.offsets.clone(), self.slots.clone())
+    }
+}
+
+/// A launch with packed arguments, ready to run many times.
+#[derive(Clone)]
+pub struct PreparedLaunch {
+    function: Function,
+    grid: [u32; 3],
+    block: [u32; 3],
+    smem: u32,
+    args: PackedArgs,
+    programmatic: bool,
+}
+
+// SAFETY: the pointers lie in the value's own allocation; the handles may be used from any thread.
+unsafe impl Send for PreparedLaunch {}
+// SAFETY: as above; nothing is changed through `&self`.
+unsafe impl Sync for PreparedLaunch {}
+
+impl PreparedLaunch {
+    /// Packs the arguments and raises the function's shared-memory bound to what the launch needs.
+    ///
+    /// All address slots start as null.
+    pub fn new(function: Function, launch: &Launch) -> Result<PreparedLaunch> {
+        let threads = launch.block.iter().map(|b| *b as u64).product::<u64>();
+        ensure!(
+            launch.grid.iter().all(|g| *g > 0) && (1..=1024).contains(&threads),
+            InvalidArgument,
+            "kernel {} cannot be launched with grid {:?} and block {:?}: grids start at 1, blocks have 1 to 1024 threads",
+            function.name(),
+            launch.grid,
+            launch.block
+        );
+        function.set_max_smem(launch.smem)?;
+        Ok(PreparedLaunch {
+            function,
+            grid: launch.grid,
+            block: launch.block,
+            smem: launch.smem,
+            args: PackedArgs::new(&launch.args),
+            programmatic: false,
+        })
+    }
+
+    /// What each address slot stands for (`In`, `Out` or `Work`), in the order of the arguments.
+    pub fn slots(&self) -> impl ExactSizeIterator<Item = &Arg> {
+        self.args.slots.iter().map(|(_, arg)| arg)
+    }
+
+    /// Number of address slots.
+    pub fn n_slots(&self) -> usize {
+        self.args.slots.len()
+    }
+
+    /// Overwrites an address slot. Panics when there is no such slot.
+    #[inline]
+    pub fn set_address(&mut self, slot_idx: usize, address: u64) {
+        self.args.set_address(slot_idx, address);
+    }
+
+    /// Lets the kernel start before the one ahead of it on the stream has ended (programmatic dependent launch).
+    ///
+    /// Only for kernels that wait with `griddepcontrol.wait` before they touch what earlier kernels wrote.
+    pub fn set_programmatic(&mut self, on: bool) {
+        self.programmatic = on;
+    }
+
+    /// The kernel that is launched.
+    pub fn function(&self) -> Function {
+        self.function
+    }
+
+    /// Puts the kernel on the stream. The device's context must be current. Does not allocate, lock or log.
+    ///
+    /// # Safety
+    /// Every slot holds an address that is valid for the kernel until it has run, the arguments are what the kernel
+    /// declares, and the module is loaded.
+    #[inline]
+    pub unsafe fn run(&mut self, stream: RawStream) -> Result<()> {
+        let driver = self.function.driver;
+        let pointers = self.args.pointers.as_mut_ptr();
+        let status = if self.programmatic {
+            // SAFETY: all zeros is a valid attribute (the value is a union of integers and handles).
+            let mut attribute: sys::CUlaunchAttribute = unsafe { std::mem::zeroed() };
+            attribute.id = sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+            attribute.value.programmaticStreamSerializationAllowed = 1;
+            let config = sys::CUlaunchConfig {
+                gridDimX: self.grid[0],
+                gridDimY: self.grid[1],
+                gridDimZ: self.grid[2],
+                blockDimX: self.block[0],
+                blockDimY: self.block[1],
+                blockDimZ: self.block[2],
+                sharedMemBytes: self.smem,
+                hStream: stream.cast(),
+                attrs: &mut attribute,
+                numAttrs: 1,
+            };
+            // SAFETY: the caller's promise; the configuration and the pointers live until the call returns.
+            unsafe { (driver.cuLaunchKernelEx)(&config, self.function.raw, pointers, std::ptr::null_mut()) }
+        } else {
+            let ([gx, gy, gz], [bx, by, bz]) = (self.grid, self.block);
+            // SAFETY: the caller's promise; the driver copies the arguments before it returns.
+            unsafe {
+                (driver.cuLaunchKernel)(
+                    self.function.raw,
+                    gx,
+                    gy,
+                    gz,
+                    bx,
+                    by,
+                    bz,
+                    self.smem,
+                    stream.cast(),
+                    pointers,
+                    std::ptr::null_mut(),
+                )
+            }
+        };
+        check(driver, status, || describe(self.function, self.grid, self.block, self.smem))
+    }
+}
+
+impl fmt::Debug for PreparedLaunch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PreparedLaunch({:?}, grid {:?}, block {:?}, smem {})", self.function, self.grid, self.block, self.smem)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::tactic::i32_struct;
+
+    fn args() -> Vec<Arg> {
+        vec![
+            Arg::In(0),
+            Arg::I32(-7),
+            Arg::F32(1.5),
+            i32_struct([1, 2, 3, 4, 5]),
+            Arg::Out(1),
+            Arg::Null,
+            Arg::I64(1 << 40),
+            Arg::F64(-0.25),
+            Arg::Work(256),
+        ]
+    }
+
+    /// Reads argument `i` as the driver does: `size` bytes at its pointer.
+    fn read<const N: usize>(packed: &PackedArgs, i: usize) -> [u8; N] {
+        // SAFETY: every argument of the tests has at least N bytes behind it in the packed buffer.
+        unsafe { packed.pointers[i].cast::<[u8; N]>().read_unaligned() }
+    }
+
+    #[test]
+    fn arguments_are_packed_as_the_driver_reads_them() {
+        let packed = PackedArgs::new(&args());
+        assert_eq!(i32::from_ne_bytes(read(&packed, 1)), -7);
+        assert_eq!(f32::from_ne_bytes(read(&packed, 2)), 1.5);
+        let ints: [u8; 20] = read(&packed, 3);
+        assert_eq!(ints.chunks(4).map(|c| i32::from_ne_bytes(c.try_into().unwrap())).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+        assert_eq!(u64::from_ne_bytes(read(&packed, 5)), 0);
+        assert_eq!(i64::from_ne_bytes(read(&packed, 6)), 1 << 40);
+        assert_eq!(f64::from_ne_bytes(read(&packed, 7)), -0.25);
+        assert!(packed.pointers.iter().all(|p| *p as usize % 16 == 0));
+    }
+
+    #[test]
+    fn addresses_change_and_nothing_else_does() {
+        let mut packed = PackedArgs::new(&args());
+        let slots: Vec<_> = packed.slots.iter().map(|(i, arg)| (*i, arg.clone())).collect();
+        assert_eq!(slots, [(0, Arg::In(0)), (4, Arg::Out(1)), (8, Arg::Work(256))]);
+        packed.set_address(0, 0x1111_2222_3333_4444);
+        packed.set_address(2, u64::MAX);
+        assert_eq!(u64::from_ne_bytes(read(&packed, 0)), 0x1111_2222_3333_4444);
+        assert_eq!(u64::from_ne_bytes(read(&packed, 4)), 0);
+        assert_eq!(u64::from_ne_bytes(read(&packed, 8)), u64::MAX);
+        assert_eq!(i32::from_ne_bytes(read(&packed, 1)), -7);
+    }
+
+    #[test]
+    fn a_clone_has_its_own_arguments() {
+        let mut one = PackedArgs::new(&args());
+        one.set_address(1, 64);
+        let mut two = one.clone();
+        two.set_address(1, 128);
+        assert_eq!(u64::from_ne_bytes(read(&one, 4)), 64);
+        assert_eq!(u64::from_ne_bytes(read(&two, 4)), 128);
+    }
+
+    #[test]
+    fn no_arguments_at_all_are_fine() {
+        let packed = PackedArgs::new(&[]);
+        assert!(packed.pointers.is_empty() && packed.slots.is_empty());
+    }
+}
