@@ -10,9 +10,8 @@ pub mod base;
 pub mod device;
 pub mod network;
 pub mod ops;
-
 pub mod onnx;
-
+pub mod passes;
 pub mod plan;
 
 /// Version of this library: major * 1,000,000 + minor * 1,000 + patch.

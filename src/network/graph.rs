@@ -255,6 +255,27 @@ impl Graph {
         Ok(order)
     }
 
+    /// Infers all facts anew and keeps what is known better now: a dimension that became a number, elements that became
+    /// known. Returns how many values changed. Editing never makes facts wrong, but it can make them out of date.
+    pub fn refresh_facts(&mut self) -> Result<usize> {
+        let mut n_changed = 0;
+        for n in self.order()? {
+            let node = self.node(n);
+            let facts =
+                self.infer(&node.op, &node.inputs).with_context(|| format!("{} {:?}", node.op.name(), node.name))?;
+            for (v, new) in node.outputs.clone().into_iter().zip(facts) {
+                let old = &mut self.values[v.idx()].fact;
+                let n_numbers = |f: &Fact| f.shape.iter().filter(|d| d.as_const().is_some()).count();
+                let better = n_numbers(&new) > n_numbers(old) || (old.known.is_none() && new.known.is_some());
+                if better && super::patch::compatible(old, &new) {
+                    *old = new;
+                    n_changed += 1;
+                }
+            }
+        }
+        Ok(n_changed)
+    }
+
     // ---- removing ---------------------------------------------------------------------------------------------
 
     /// Removes nodes that nothing reads, starting from `roots` and going up; returns how many.

@@ -7,7 +7,7 @@
 
 use super::graph::{Graph, Node, NodeId, Value, ValueId};
 use crate::base::error::ResultExt;
-use crate::base::{Fact, Result, Tensor};
+use crate::base::{Fact, Result, Shape, Tensor};
 use crate::ops::{InferCx, Op};
 use crate::{ensure, internal};
 use std::sync::Arc;
@@ -98,6 +98,16 @@ impl Patch {
         }
     }
 
+    /// The shape that a value of the graph or of this patch has.
+    pub fn shape_of<'a>(&'a self, graph: &'a Graph, v: ValueId) -> Option<&'a Shape> {
+        self.fact(graph, v).map(|f| &f.shape)
+    }
+
+    /// The ids that this patch's nodes have once it is applied.
+    pub fn new_nodes(&self) -> impl DoubleEndedIterator<Item = NodeId> + use<> {
+        (self.n_old_nodes as u32..(self.n_old_nodes + self.nodes.len()) as u32).map(NodeId)
+    }
+
     /// Every reader of `old` reads `new` instead.
     pub fn shunt(&mut self, old: ValueId, new: ValueId) {
         self.shunts.push((old, new));
@@ -144,19 +154,19 @@ impl Graph {
         let mut roots: Vec<NodeId> = (patch.n_old_nodes..self.nodes.len()).map(|i| NodeId(i as u32)).collect();
         for (old, new) in patch.shunts {
             roots.extend(self.values[old.idx()].producer);
-            self.redirect(old, new);
+            self.redirect(old, new, patch.n_old_nodes);
         }
         self.sweep(roots);
         Ok(())
     }
 
     /// Moves all readers of `old` to `new`, but for those that `new` itself is computed by in this patch.
-    fn redirect(&mut self, old: ValueId, new: ValueId) {
+    fn redirect(&mut self, old: ValueId, new: ValueId, n_old_nodes: usize) {
         if old == new {
             return;
         }
         // A new node may read the old value to compute the new one (x -> f(x)): such readers stay.
-        let keep = self.ancestors_between(old, new);
+        let keep = self.ancestors_between(old, new, n_old_nodes);
         let readers = std::mem::take(&mut self.values[old.idx()].consumers);
         for n in readers {
             if keep.contains(&n) {
@@ -179,17 +189,22 @@ impl Graph {
         }
     }
 
-    /// Readers of `old` from which `new` is computed.
-    fn ancestors_between(&self, old: ValueId, new: ValueId) -> std::collections::HashSet<NodeId> {
+    /// Nodes of the patch that read `old` and from which `new` is computed. Older nodes are not walked through: that
+    /// would cost the whole graph at each patch.
+    fn ancestors_between(
+        &self,
+        old: ValueId,
+        new: ValueId,
+        n_old_nodes: usize,
+    ) -> std::collections::HashSet<NodeId> {
         let mut seen = std::collections::HashSet::new();
         if self.values[old.idx()].consumers.is_empty() {
             return seen;
         }
         let mut stack: Vec<NodeId> = self.values[new.idx()].producer.into_iter().collect();
         while let Some(n) = stack.pop() {
-            if seen.insert(n) {
+            if n.idx() >= n_old_nodes && seen.insert(n) {
                 let node = self.node(n);
-                // Values older than `old`'s own inputs cannot lie between; a full walk stays correct all the same.
                 stack.extend(node.inputs.iter().flatten().filter_map(|v| self.values[v.idx()].producer));
             }
         }

@@ -1,0 +1,94 @@
+//! Computes at build time what does not depend on the inputs.
+//!
+//! A node folds when its outputs' elements are known from shape arithmetic alone, or when all of its operands are
+//! constants and computing it does not blow the engine up: an output of at most 64 KiB, or of at most twice the bytes
+//! that went in, or one that is only read where it folds on or serves as weights. No single result above 512 MiB.
+//! Random operators and nodes that give a graph output stay.
+
+use super::query::n_bytes;
+use crate::base::{Dim, Fact, Known, Result, Tensor};
+use crate::bail;
+use crate::network::{Graph, Node, NodeId, Patch, ValueId, eval};
+use crate::ops::Op;
+use crate::passes::{NodePass, PassCx};
+use std::sync::Arc;
+
+const SMALL_BYTES: usize = 64 << 10;
+const MAX_BYTES: usize = 512 << 20;
+
+/// See the module's text.
+pub struct FoldConstants;
+
+impl NodePass for FoldConstants {
+    fn name(&self) -> &'static str {
+        "fold_constants"
+    }
+
+    fn rewrite(&self, g: &Graph, cx: &PassCx<'_>, n: NodeId) -> Result<Option<Patch>> {
+        let node = g.node(n);
+        if node.op.def().is_stateful() || node.outputs.iter().any(|v| g.is_output(*v)) {
+            return Ok(None);
+        }
+        let known: Option<Vec<Arc<Tensor>>> = node.outputs.iter().map(|v| known_elements(g.fact(*v))).collect();
+        let results = match known {
+            Some(results) => results,
+            None => {
+                let ins: Option<Vec<Option<Arc<Tensor>>>> = node
+                    .inputs
+                    .iter()
+                    .map(|v| v.map_or(Some(None), |v| g.as_const(v).cloned().map(Some)))
+                    .collect();
+                let Some(ins) = ins else { return Ok(None) };
+                check_size(g, node)?;
+                eval::eval_node(node, &ins)?.into_iter().map(Arc::new).collect()
+            }
+        };
+        let mut patch = cx.patch(g, &node.name);
+        for (v, t) in node.outputs.iter().zip(results) {
+            if g.value(*v).consumers.is_empty() {
+                continue;
+            }
+            let c = patch.add_const(&g.value(*v).name, t);
+            patch.shunt(*v, c);
+        }
+        Ok(Some(patch))
+    }
+}
+
+/// The elements, when inference knows all of them as numbers.
+fn known_elements(f: &Fact) -> Option<Arc<Tensor>> {
+    match f.known.as_ref()? {
+        Known::Const(t) => Some(t.clone()),
+        Known::Dims(dims) => {
+            let ints: Option<Vec<i64>> = dims.iter().map(Dim::as_const).collect();
+            let shape = f.shape.concrete()?;
+            Some(Arc::new(Tensor::from_slice(&shape, &ints?).cast(f.dtype)))
+        }
+    }
+}
+
+fn check_size(g: &Graph, node: &Node) -> Result<()> {
+    let bytes_in: usize = node.inputs.iter().flatten().filter_map(|v| n_bytes(g, *v)).sum();
+    let mut bytes_out = 0usize;
+    for v in &node.outputs {
+        // A shape that depends on data cannot be known before; its node is small in practice (NonZero, Range).
+        bytes_out = bytes_out.saturating_add(n_bytes(g, *v).unwrap_or(0));
+    }
+    if bytes_out > MAX_BYTES {
+        bail!(OutOfMemory, "its constant result of {bytes_out} bytes is above the limit of {MAX_BYTES}");
+    }
+    if bytes_out <= SMALL_BYTES.max(2 * bytes_in) || node.outputs.iter().all(|v| only_feeds_weights(g, *v)) {
+        return Ok(());
+    }
+    bail!(Unsupported, "its result of {bytes_out} bytes is much larger than its {bytes_in} bytes of operands")
+}
+
+/// Every reader folds too, or reads the value as weights.
+fn only_feeds_weights(g: &Graph, v: ValueId) -> bool {
+    g.value(v).consumers.iter().all(|c| {
+        let node = g.node(*c);
+        let is_weight = matches!(node.op, Op::Conv(_) | Op::ConvTranspose(_) | Op::MatMul(_))
+            && node.inputs.first().copied().flatten() != Some(v);
+        is_weight || node.inputs.iter().flatten().all(|i| *i == v || g.as_const(*i).is_some())
+    })
+}
