@@ -34,6 +34,9 @@ impl NodePass for FuseEpilogue {
         let reader = g.node(reader);
         let Some(next) = pointwise(reader) else { return Ok(None) };
         let end = reader.outputs[0];
+        if !g.fact(out).dtype.is_float() {
+            bail!(Unsupported, "the product is of {}", g.fact(out).dtype);
+        }
         if !same_shape(g, out, end) {
             bail!(Unsupported, "{:?} broadcasts the result to another shape", reader.name);
         }
