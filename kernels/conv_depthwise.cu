@@ -25,6 +25,48 @@ typedef Acc<T_IN>::type ACC;
 #include "common/conv.cuh"
 #include "common/epilogue.cuh"
 
+// Any stride and dilation: every tap of every output is a load.
+DEVICE void taps(ACC (&acc)[OUTPUTS], const T_IN* g_x, const T_IN* g_w, const ConvParams& p, i32 h0, i32 w0, int filter_h, int filter_w)
+{
+    for (int r = 0; r < filter_h; r++) {
+        const i32 h = h0 + r * p.dil_h;
+        if ((u32)h >= (u32)p.h) continue;
+        for (int s = 0; s < filter_w; s++) {
+            const ACC f = to_acc<ACC>(g_w[r * filter_w + s]);
+#pragma unroll
+            for (int v = 0; v < OUTPUTS; v++) {
+                const i32 iw = w0 + v * p.stride_w + s * p.dil_w;
+                if ((u32)iw < (u32)p.w) acc[v] += f * to_acc<ACC>(g_x[h * p.w + iw]);
+            }
+        }
+    }
+}
+
+#if FILTER_W
+template <int STRIDE> DEVICE void windows(ACC (&acc)[OUTPUTS], const T_IN* g_x, const T_IN* g_w, const ConvParams& p, i32 h0, i32 w0)
+{
+    constexpr int WINDOW = (OUTPUTS - 1) * STRIDE + FILTER_W;
+#pragma unroll
+    for (int r = 0; r < FILTER_H; r++) {
+        const i32 h = h0 + r * p.dil_h;
+        if ((u32)h >= (u32)p.h) continue;
+        ACC x[WINDOW];
+#pragma unroll
+        for (int i = 0; i < WINDOW; i++) {
+            const bool inside = (u32)(w0 + i) < (u32)p.w;
+            const T_IN v = g_x[inside ? h * p.w + w0 + i : 0];
+            x[i] = inside ? to_acc<ACC>(v) : ACC(0);
+        }
+#pragma unroll
+        for (int s = 0; s < FILTER_W; s++) {
+            const ACC f = to_acc<ACC>(g_w[r * FILTER_W + s]);
+#pragma unroll
+            for (int v = 0; v < OUTPUTS; v++) acc[v] += f * x[v * STRIDE + s];
+        }
+    }
+}
+#endif
+
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_IN* x, const T_IN* w, const T_BIAS* bias, T_OUT* y, const ConvParams params, const void* e0,
             const void* e1, const void* e2, const void* e3, const EpilogueStrides epi)
@@ -43,20 +85,13 @@ KERNEL_NAME(const T_IN* x, const T_IN* w, const T_BIAS* bias, T_OUT* y, const Co
     ACC acc[OUTPUTS];
 #pragma unroll
     for (int v = 0; v < OUTPUTS; v++) acc[v] = 0;
-#pragma unroll(FILTER_H ? FILTER_H : 1)
-    for (int r = 0; r < filter_h; r++) {
-        const i32 h = h0 + r * params.dil_h;
-        if ((u32)h >= (u32)params.h) continue;
-#pragma unroll(FILTER_W ? FILTER_W : 1)
-        for (int s = 0; s < filter_w; s++) {
-            const ACC f = to_acc<ACC>(g_w[r * filter_w + s]);
-#pragma unroll
-            for (int v = 0; v < OUTPUTS; v++) {
-                const i32 iw = w0 + v * params.stride_w + s * params.dil_w;
-                if ((u32)iw < (u32)params.w) acc[v] += f * to_acc<ACC>(g_x[h * params.w + iw]);
-            }
-        }
-    }
+#if FILTER_W
+    // The common strides read each input of a filter row once into registers.
+    if (params.dil_w == 1 && params.stride_w == 1) windows<1>(acc, g_x, g_w, params, h0, w0);
+    else if (params.dil_w == 1 && params.stride_w == 2) windows<2>(acc, g_x, g_w, params, h0, w0);
+    else
+#endif
+    taps(acc, g_x, g_w, params, h0, w0, filter_h, filter_w);
 
     const Epilogue epilogue_of{{e0, e1, e2, e3}, epi};
 #pragma unroll

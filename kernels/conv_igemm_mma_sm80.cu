@@ -5,8 +5,10 @@
 //          WARPS_M, WARPS_N · FILTER_H, FILTER_W {0 = run time, or the filter} · ALIGNED {0,1}: crs % 8 == 0 and w 16-byte
 //          aligned, so that filters are loaded 16 bytes at a time · HAS_BIAS, EPILOGUE {0,1}
 // Requires sm_80 · warp tile a multiple of 16 x 16, THREADS % BLOCK_N == 0 (static_asserts)
-// Launch   grid = (ceil(n*p*q/BLOCK_N), ceil(k_group/BLOCK_M), groups) · block = 32*WARPS_M*WARPS_N ·
+// Launch   grid = (ceil(n*p*q/BLOCK_N), ceil(k_group/BLOCK_M), groups*splits) · block = 32*WARPS_M*WARPS_N ·
 //          smem = 4*(BLOCK_M*(BLOCK_K+8) + BLOCK_K*(BLOCK_N+8)) bytes
+//          splits > 1: compile with T_OUT = T_ACC (float, or double), HAS_BIAS 0, EPILOGUE 0, give y splits*n*out_image
+//          elements, and run split_finish.cu on it
 // Numerics products in f16/bf16, sums in f32, c, r, s in order: deterministic; class rel(2e-3) f16, rel(1e-2) bf16
 // Notes    x is gathered element by element (NCHW has no 16-byte runs along crs): the next tile waits in registers while
 //          this one is multiplied. A 1x1 filter with stride 1 and no padding is better a batched product.
@@ -58,7 +60,8 @@ KERNEL_NAME(const T_IN* x, const T_IN* w, const T_BIAS* bias, T_OUT* y, const Co
 #pragma unroll
             for (int v = 0; v < 4; v++) acc[i][j][v] = 0;
 
-    const i32 n_pixels = params.n * params.pq, group = blockIdx.z;
+    const Split split = Split::of_block<BLOCK_K>(params);
+    const i32 n_pixels = params.n * params.pq, group = split.group;
     const i32 n0 = blockIdx.x * BLOCK_N, m0 = blockIdx.y * BLOCK_M;
     const i32 load_n = threadIdx.x % BLOCK_N, load_row = threadIdx.x / BLOCK_N;
     const bool load_inside = n0 + load_n < n_pixels;
@@ -89,7 +92,7 @@ KERNEL_NAME(const T_IN* x, const T_IN* w, const T_BIAS* bias, T_OUT* y, const Co
 #pragma unroll
         for (int i = 0; i < B_ITEMS; i++) {
             const i32 kk = k0 + load_row + i * ROWS_PER_PASS;
-            r_x[i] = load_inside && kk < params.crs ? unfolded(g_x, params, load_at, kk) : T_IN{};
+            r_x[i] = unfolded(g_x, params, load_at, kk, load_inside);
         }
     };
     auto store_x = [&](int stage) {
@@ -100,13 +103,13 @@ KERNEL_NAME(const T_IN* x, const T_IN* w, const T_BIAS* bias, T_OUT* y, const Co
 
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int warp_m = warp / WARPS_N * WARP_M, warp_n = warp % WARPS_N * WARP_N;
-    fetch_w(0, 0);
-    load_x(0);
+    fetch_w(split.k_begin, 0);
+    load_x(split.k_begin);
     store_x(0);
-    for (i32 k0 = 0, stage = 0; k0 < params.crs; k0 += BLOCK_K, stage ^= 1) {
+    for (i32 k0 = split.k_begin, stage = 0; k0 < split.k_end; k0 += BLOCK_K, stage ^= 1) {
         cp_async_wait_group<0>();
         __syncthreads();  // this stage is complete, and all have read the other one, which is filled next
-        const bool more = k0 + BLOCK_K < params.crs;
+        const bool more = k0 + BLOCK_K < split.k_end;
         if (more) {
             fetch_w(k0 + BLOCK_K, stage ^ 1);
             load_x(k0 + BLOCK_K);
@@ -130,6 +133,7 @@ KERNEL_NAME(const T_IN* x, const T_IN* w, const T_BIAS* bias, T_OUT* y, const Co
     }
 
     const Epilogue epilogue_of{{e0, e1, e2, e3}, epi};
+    y += (i64)split.index * params.n * params.out_image;
 #pragma unroll
     for (int j = 0; j < WARP_N / 8; j++) {
 #pragma unroll

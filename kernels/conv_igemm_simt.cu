@@ -4,7 +4,9 @@
 // Params   T_IN {float,f16,bf16,double} · T_OUT · T_BIAS · BLOCK_M {16..128} channels, BLOCK_N {32..128} pixels, BLOCK_K
 //          {4,8,16,32} · THREAD_M, THREAD_N {1,2,4,8} · FILTER_H, FILTER_W {0 = run time, or the filter} · HAS_BIAS, EPILOGUE
 // Requires static_asserts below
-// Launch   grid = (ceil(n*p*q/BLOCK_N), ceil(k_group/BLOCK_M), groups) · block = (BLOCK_M/THREAD_M)*(BLOCK_N/THREAD_N) · smem = 0
+// Launch   grid = (ceil(n*p*q/BLOCK_N), ceil(k_group/BLOCK_M), groups*splits) · block = (BLOCK_M/THREAD_M)*(BLOCK_N/THREAD_N) · smem = 0
+//          splits > 1: compile with T_OUT = T_ACC (float, or double), HAS_BIAS 0, EPILOGUE 0, give y splits*n*out_image
+//          elements, and run split_finish.cu on it
 // Numerics FMA in float (double for double), c, r, s in order: deterministic; class rel(1e-5) f32, rel(2e-3) f16
 // Notes    pixels run along the threads, so reads of x and writes of y coalesce in NCHW
 #if !defined(T_IN) || !defined(T_OUT)
@@ -51,7 +53,8 @@ KERNEL_NAME(const T_IN* x, const T_IN* w, const T_BIAS* bias, T_OUT* y, const Co
 #pragma unroll
         for (int j = 0; j < THREAD_N; j++) acc[i][j] = 0;
 
-    const i32 n_pixels = params.n * params.pq, group = blockIdx.z;
+    const Split split = Split::of_block<BLOCK_K>(params);
+    const i32 n_pixels = params.n * params.pq, group = split.group;
     const i32 n0 = blockIdx.x * BLOCK_N, m0 = blockIdx.y * BLOCK_M;
     const i32 load_n = threadIdx.x % BLOCK_N, load_row = threadIdx.x / BLOCK_N;
     const bool load_inside = n0 + load_n < n_pixels;
@@ -69,13 +72,13 @@ KERNEL_NAME(const T_IN* x, const T_IN* w, const T_BIAS* bias, T_OUT* y, const Co
 #pragma unroll
         for (int i = 0; i < B_ITEMS; i++) {
             const i32 kk = k0 + load_row + i * (THREADS / BLOCK_N);
-            r_x[i] = load_inside && kk < params.crs ? unfolded(g_x, params, load_at, kk) : T_IN{};
+            r_x[i] = unfolded(g_x, params, load_at, kk, load_inside);
         }
     };
 
     const int tx = threadIdx.x % (BLOCK_N / THREAD_N), ty = threadIdx.x / (BLOCK_N / THREAD_N);
-    load(0);
-    for (i32 k0 = 0, stage = 0; k0 < params.crs; k0 += BLOCK_K, stage ^= 1) {
+    load(split.k_begin);
+    for (i32 k0 = split.k_begin, stage = 0; k0 < split.k_end; k0 += BLOCK_K, stage ^= 1) {
 #pragma unroll
         for (int i = 0; i < A_ITEMS; i++) {
             const int item = threadIdx.x + i * THREADS;
@@ -84,7 +87,7 @@ KERNEL_NAME(const T_IN* x, const T_IN* w, const T_BIAS* bias, T_OUT* y, const Co
 #pragma unroll
         for (int i = 0; i < B_ITEMS; i++) s_x[stage][load_row + i * (THREADS / BLOCK_N)][load_n] = to_acc<ACC>(r_x[i]);
         __syncthreads();  // orders this stage's stores before its reads, and the other stage's reads before its next stores
-        if (k0 + BLOCK_K < params.crs) load(k0 + BLOCK_K);
+        if (k0 + BLOCK_K < split.k_end) load(k0 + BLOCK_K);
 #pragma unroll
         for (int kk = 0; kk < BLOCK_K; kk++) {
             ACC a[THREAD_M], b[THREAD_N];
@@ -100,6 +103,7 @@ KERNEL_NAME(const T_IN* x, const T_IN* w, const T_BIAS* bias, T_OUT* y, const Co
     }
 
     const Epilogue epilogue_of{{e0, e1, e2, e3}, epi};
+    y += (i64)split.index * params.n * params.out_image;
 #pragma unroll
     for (int j = 0; j < THREAD_N; j++) {
         const i32 flat = n0 + tx * THREAD_N + j;

@@ -79,18 +79,18 @@ KERNEL_NAME(const T_IN* a, const T_IN* b, const T_BIAS* bias, T_OUT* c, const Ge
 #pragma unroll
             for (int v = 0; v < 4; v++) acc[i][j][v] = 0;
 
-    const GemmTile tile = GemmTile::of_block<BLOCK_M, BLOCK_N>(params);
+    const GemmTile tile = GemmTile::of_block<BLOCK_M, BLOCK_N, BLOCK_K>(params);
     const i64 m_left = params.m - tile.m0, n_left = params.n - tile.n0;
     const T_IN* g_a = a + tile.offset(params.stride_a) + (TRANS_A ? (i64)tile.m0 : tile.m0 * params.lda);
     const T_IN* g_b = b + tile.offset(params.stride_b) + (TRANS_B ? tile.n0 * params.ldb : (i64)tile.n0);
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int warp_m = warp / WARPS_N * WARP_M, warp_n = warp % WARPS_N * WARP_N;
-    const int k_tiles = (int)((params.k + BLOCK_K - 1) / BLOCK_K);
+    const int k_tiles = (int)((max(tile.k_end - tile.k_begin, 0ll) + BLOCK_K - 1) / BLOCK_K);
 
     auto fetch = [&](int kt) {
         if (kt < k_tiles) {
             T_IN* s_a = s_tiles + kt % STAGES * STAGE_ELEMENTS;
-            const i64 k0 = (i64)kt * BLOCK_K, left = params.k - k0;
+            const i64 k0 = tile.k_begin + (i64)kt * BLOCK_K, left = tile.k_end - k0;
             load_tile<A_OUTER, A_INNER>(s_a, g_a + (TRANS_A ? k0 * params.lda : k0), params.lda, TRANS_A ? left : m_left,
                                         TRANS_A ? m_left : left);
             load_tile<B_OUTER, B_INNER>(s_a + A_OUTER * A_PITCH, g_b + (TRANS_B ? k0 : k0 * params.ldb), params.ldb,
@@ -123,7 +123,7 @@ KERNEL_NAME(const T_IN* a, const T_IN* b, const T_BIAS* bias, T_OUT* c, const Ge
     cp_async_wait_group<0>();
 
     const Epilogue epilogue_of{{e0, e1, e2, e3}, epi};
-    T_OUT* g_c = c + tile.offset(params.stride_c);
+    T_OUT* g_c = c + tile.offset(params.stride_c) + GemmTile::split_offset(params);
     const bool pairs = is_aligned<2>(g_c) && params.ldc % 2 == 0;
 #pragma unroll
     for (int i = 0; i < WARP_M / 16; i++) {

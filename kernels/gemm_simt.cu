@@ -89,14 +89,14 @@ KERNEL_NAME(const T_IN* a, const T_IN* b, const T_BIAS* bias, T_OUT* c, const Ge
 #pragma unroll
         for (int j = 0; j < THREAD_N; j++) acc[i][j] = 0;
 
-    const GemmTile tile = GemmTile::of_block<BLOCK_M, BLOCK_N>(params);
+    const GemmTile tile = GemmTile::of_block<BLOCK_M, BLOCK_N, BLOCK_K>(params);
     const i64 m_left = params.m - tile.m0, n_left = params.n - tile.n0;
-    const T_IN* g_a = a + tile.offset(params.stride_a) + (TRANS_A ? (i64)tile.m0 : tile.m0 * params.lda);
-    const T_IN* g_b = b + tile.offset(params.stride_b) + (TRANS_B ? tile.n0 * params.ldb : (i64)tile.n0);
+    const T_IN* g_a = a + tile.offset(params.stride_a) + (TRANS_A ? tile.k_begin * params.lda + tile.m0 : tile.m0 * params.lda + tile.k_begin);
+    const T_IN* g_b = b + tile.offset(params.stride_b) + (TRANS_B ? tile.n0 * params.ldb + tile.k_begin : tile.k_begin * params.ldb + tile.n0);
     const i64 step_a = TRANS_A ? BLOCK_K * params.lda : BLOCK_K, step_b = TRANS_B ? BLOCK_K : BLOCK_K * params.ldb;
     const int tx = threadIdx.x % (BLOCK_N / THREAD_N), ty = threadIdx.x / (BLOCK_N / THREAD_N);
 
-    i64 k_left = params.k;
+    i64 k_left = tile.k_end - tile.k_begin;
     load_tile<A_OUTER, A_INNER>(r_a, g_a, params.lda, TRANS_A ? k_left : m_left, TRANS_A ? m_left : k_left);
     load_tile<B_OUTER, B_INNER>(r_b, g_b, params.ldb, TRANS_B ? n_left : k_left, TRANS_B ? k_left : n_left);
     for (int stage = 0; k_left > 0; stage ^= 1) {
@@ -125,7 +125,7 @@ KERNEL_NAME(const T_IN* a, const T_IN* b, const T_BIAS* bias, T_OUT* c, const Ge
     }
 
     const Epilogue epilogue_of{{e0, e1, e2, e3}, epi};
-    T_OUT* g_c = c + tile.offset(params.stride_c);
+    T_OUT* g_c = c + tile.offset(params.stride_c) + GemmTile::split_offset(params);
 #pragma unroll
     for (int i = 0; i < THREAD_M; i++) {
         const i32 m = tile.m0 + ty * THREAD_M + i;

@@ -2,7 +2,7 @@
 
     python kernels/check/compile_all.py [part of a file name] [--arch sm_90a]
 """
-import sys, time, concurrent.futures as cf
+import os, sys, time, concurrent.futures as cf
 import nvrtc
 
 ARCHS = ["sm_75", "sm_80", "sm_86", "sm_89", "sm_90a", "sm_100a"]
@@ -77,6 +77,9 @@ def cases():
     yield "conv_igemm_simt.cu", dict(T_IN="float", T_OUT="float", HAS_BIAS=0, FILTER_H=3, FILTER_W=3, EPILOGUE=0, BLOCK_M=128, BLOCK_N=128, BLOCK_K=8, THREAD_M=8, THREAD_N=8), "", 75
     yield "conv_igemm_mma_sm80.cu", dict(T_IN="f16", T_OUT="f16", HAS_BIAS=0, FILTER_H=3, FILTER_W=3, EPILOGUE=0, BLOCK_M=128, BLOCK_N=128, BLOCK_K=32, WARPS_M=2, WARPS_N=4, ALIGNED=1), "", 80
 
+    for t in FLOATS:
+        yield "split_finish.cu", dict(T_PART="double" if t == "double" else "float", T_OUT=t, T_BIAS=t, HAS_BIAS=1, BIAS_DIM=1, EPILOGUE=1, THREADS=256, INDEX64=int(t == "f16")), RESIDUAL, 75
+
     for op in range(12):
         for i, t in enumerate(FLOATS + INTS[:-1]):
             if op in (7, 8, 9) and t not in FLOATS: continue
@@ -115,7 +118,6 @@ def main():
     args = sys.argv[1:]
     archs = [args.pop(args.index("--arch") + 1)] if "--arch" in args else ARCHS
     args = [a for a in args if a != "--arch"]
-    quick = "--quick" in args
     want = [a for a in args if not a.startswith("--")]
     todo = [(f, d, g, a) for f, d, g, first in cases() for a in archs if int(a[3:].rstrip("a")) >= first and (not want or any(w in f for w in want))]
     bad, worst, warned, start = [], {}, set(), time.time()
@@ -124,7 +126,7 @@ def main():
         try: return c, nvrtc.resources(nvrtc.compile(c[0], c[1], c[3], c[2])[1]), None
         except RuntimeError as e: return c, None, str(e)
 
-    with cf.ThreadPoolExecutor(16 if not quick else 2) as pool:
+    with cf.ThreadPoolExecutor(os.cpu_count()) as pool:
         for (f, d, g, a), res, err in pool.map(job, todo):
             if err:
                 bad.append(err)

@@ -44,14 +44,15 @@ struct Pixel
 #error "FILTER_H or FILTER_W (0: known at run time) is not defined"
 #endif
 
-// One element of the unfolded input: row kk = (channel, tap) of the product, for one output pixel.
-template <class T> DEVICE T unfolded(const T* g_group, const ConvParams& p, const Pixel& at, i32 kk)
+// One element of the unfolded input: row kk = (channel, tap) of the product, for one output pixel. Outside it is zero; the
+// load itself is never skipped, so that the loads of a tile are all in flight together.
+template <class T> DEVICE T unfolded(const T* g_group, const ConvParams& p, const Pixel& at, i32 kk, bool inside)
 {
 #if FILTER_H == 1 && FILTER_W == 1
     const i32 channel = kk, h = at.h0, w = at.w0;
 #else
 #if FILTER_H
-    const i32 channel = kk / (FILTER_H * FILTER_W), tap = kk % (FILTER_H * FILTER_W);
+    const u32 channel = (u32)kk / (FILTER_H * FILTER_W), tap = (u32)kk % (FILTER_H * FILTER_W);
     const i32 fh = tap / FILTER_W, fw = tap % FILTER_W;
 #else
     const i32 channel = (i32)divide(kk, p.by_rs), tap = kk - channel * p.r * p.s;
@@ -59,6 +60,25 @@ template <class T> DEVICE T unfolded(const T* g_group, const ConvParams& p, cons
 #endif
     const i32 h = at.h0 + fh * p.dil_h, w = at.w0 + fw * p.dil_w;
 #endif
-    if ((u32)h < (u32)p.h && (u32)w < (u32)p.w) return g_group[(channel * p.h + h) * p.w + w];
-    return T{};
+    inside = inside && kk < p.crs && (u32)h < (u32)p.h && (u32)w < (u32)p.w;
+    const T x = g_group[inside ? ((i32)channel * p.h + h) * p.w + w : 0];
+    return inside ? x : T{};
 }
+
+// A launch with gridDim.z = groups * splits divides crs among the splits in whole tiles; split i writes its part of the sum
+// to y + i * n * out_image, for split_finish.cu to add.
+struct Split
+{
+    i32 group, index, k_begin, k_end;
+
+    template <int BLOCK_K_> DEVICE static Split of_block(const ConvParams& p)
+    {
+        const i32 splits = gridDim.z / p.groups, tiles = (p.crs + BLOCK_K_ - 1) / BLOCK_K_, each = (tiles + splits - 1) / splits;
+        Split r;
+        r.group = blockIdx.z / splits;
+        r.index = blockIdx.z - r.group * splits;
+        r.k_begin = r.index * each * BLOCK_K_;
+        r.k_end = min(r.k_begin + each * BLOCK_K_, p.crs);
+        return r;
+    }
+};
