@@ -107,7 +107,15 @@ pub struct Compiled {
 
 /// Options of every compilation by this NVRTC, but for the architecture and the seed.
 pub fn flags(version: (i32, i32)) -> Vec<&'static str> {
-    let mut flags = vec!["--std=c++17", "--ptxas-options=-v"];
+    // Helpers of the kernels stand without `__device__`; a generated body may leave operands unused (diagnostics 186 and
+    // 550 are comparisons and variables that the defines make pointless).
+    let mut flags = vec![
+        "--std=c++17",
+        "--device-as-default-execution-space",
+        "--diag-suppress=186",
+        "--diag-suppress=550",
+        "--ptxas-options=-v",
+    ];
     if version >= (12, 9) {
         // No setrlimit on the whole process, no cache through the driver (we have our own), and a front end without
         // what our kernels never use.
