@@ -76,6 +76,8 @@ define_ops! {
     16 => shape::Shape,
     17 => fill::Fill,
     18 => depth_to_space::DepthToSpace,
+    19 => tile::Tile,
+    20 => range::Range,
 }
 
 /// The importer for an ONNX operator at an opset: the newest that is not newer than the model.

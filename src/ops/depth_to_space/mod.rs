@@ -1,8 +1,12 @@
-//! Moves blocks between channels and space; `inverse` is SpaceToDepth. Inputs: x [n,c,h,w].
+//! Moves blocks between channels and space; `inverse` is SpaceToDepth. Input: x [n,c,h,w] of any type.
+//!
+//! `DCR` has the channel blocks outermost among the channels (depth, column, row), `CRD` innermost.
 
-use crate::base::{Fact, Result, Tensor};
-use crate::ops::{EvalCx, InferCx, OpDef};
-use crate::{attr_enum, bail, op_home, op_struct};
+use crate::base::{Dim, Fact, Result, Shape, Tensor};
+use crate::network::ValueId;
+use crate::ops::transpose::strided::View;
+use crate::ops::{EvalCx, ImportCx, InferCx, OpDef, onnx};
+use crate::{attr_enum, ensure, err, op_home, op_struct};
 
 attr_enum! {
     /// Order of the channel blocks.
@@ -18,13 +22,75 @@ op_struct! {
     }
 }
 
-op_home!(DepthToSpace, "DepthToSpace", &[]);
+op_home!(
+    DepthToSpace,
+    "DepthToSpace",
+    &[onnx("DepthToSpace", 1, import), onnx("SpaceToDepth", 1, import_inverse)]
+);
+
+impl DepthToSpace {
+    /// The copy for an input of these dimensions, as six axes.
+    pub fn view(&self, dims: &[usize]) -> View {
+        let (n, c, h, w) = (dims[0], dims[1], dims[2], dims[3]);
+        let b = self.block as usize;
+        match (self.inverse, self.mode) {
+            (false, DepthMode::Dcr) => View::dense(&[n, b, b, c / (b * b), h, w]).permuted(&[0, 3, 4, 1, 5, 2]),
+            (false, DepthMode::Crd) => View::dense(&[n, c / (b * b), b, b, h, w]).permuted(&[0, 1, 4, 2, 5, 3]),
+            (true, DepthMode::Dcr) => View::dense(&[n, c, h / b, b, w / b, b]).permuted(&[0, 3, 5, 1, 2, 4]),
+            (true, DepthMode::Crd) => View::dense(&[n, c, h / b, b, w / b, b]).permuted(&[0, 1, 3, 5, 2, 4]),
+        }
+    }
+}
 
 impl OpDef for DepthToSpace {
-    fn infer(&self, _cx: &InferCx<'_>) -> Result<Vec<Fact>> {
-        bail!(Unsupported, "being written")
+    fn infer(&self, cx: &InferCx<'_>) -> Result<Vec<Fact>> {
+        cx.arity(1, 1)?;
+        cx.rank(0, 4)?;
+        ensure!((1..=1 << 20).contains(&self.block), InvalidArgument, "blocksize {} is not positive", self.block);
+        let x = cx.input(0)?;
+        let b = self.block;
+        // A symbolic size is taken to be a multiple of the block; the numbers at run time are checked.
+        let div = |d: &Dim, by: i64, what: &str| -> Result<Dim> {
+            ensure!(
+                d.as_const().is_none_or(|v| v % by == 0),
+                InvalidArgument,
+                "{what} of {} is not a multiple of {by}",
+                x.shape
+            );
+            d.floor_div(&Dim::from(by)).ok_or_else(|| err!(InvalidArgument, "blocksize is 0"))
+        };
+        let [n, c, h, w] = [0, 1, 2, 3].map(|i| x.shape[i].clone());
+        let shape = if self.inverse {
+            vec![n, c * (b * b), div(&h, b, "height")?, div(&w, b, "width")?]
+        } else {
+            vec![n, div(&c, b * b, "channels")?, h * b, w * b]
+        };
+        Ok(vec![Fact::new(x.dtype, Shape(shape))])
     }
-    fn eval(&self, _cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {
-        bail!(Unsupported, "being written")
+
+    fn eval(&self, cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {
+        let x = cx.input(0)?;
+        let mut out = cx.output(0)?;
+        self.view(x.shape()).copy(x, &mut out);
+        Ok(vec![out])
     }
+}
+
+fn block_size(cx: &ImportCx<'_>) -> Result<i64> {
+    cx.attrs.int("blocksize")?.ok_or_else(|| err!(InvalidArgument, "attribute blocksize is missing"))
+}
+
+fn import(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
+    let x = cx.input(0)?;
+    let block = block_size(cx)?;
+    let mode = cx.string("mode", "DCR")?;
+    let mode = DepthMode::from_name(&mode)
+        .ok_or_else(|| err!(InvalidArgument, "attribute mode: expected DCR or CRD, got {mode:?}"))?;
+    Ok(vec![cx.add(DepthToSpace { block, mode, inverse: false }, &[x])?])
+}
+
+fn import_inverse(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
+    let x = cx.input(0)?;
+    let block = block_size(cx)?;
+    Ok(vec![cx.add(DepthToSpace { block, mode: DepthMode::Dcr, inverse: true }, &[x])?])
 }

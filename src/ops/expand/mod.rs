@@ -1,8 +1,13 @@
-//! Broadcasts to a shape. Inputs: x, shape (host).
+//! Broadcasts to a shape, both ways (numpy rules): the result may be larger than the operand. Inputs: x, shape (host).
 
 use crate::base::{Fact, Result, Tensor};
-use crate::ops::{EvalCx, InferCx, OpDef};
-use crate::{bail, op_home, op_struct};
+use crate::base::tensor::strides_of;
+use crate::network::ValueId;
+use crate::ops::fill::shape_from_operand;
+use crate::ops::shape::{MAX_KNOWN, with_known};
+use crate::ops::transpose::strided::View;
+use crate::ops::{EvalCx, ImportCx, InferCx, OpDef, onnx};
+use crate::{op_home, op_struct};
 
 op_struct! {
     /// Broadcasts to a shape. Inputs: x, shape (host).
@@ -10,13 +15,49 @@ op_struct! {
     }
 }
 
-op_home!(Expand, "Expand", &[]);
+op_home!(Expand, "Expand", &[onnx("Expand", 8, import)]);
+
+impl Expand {
+    /// The copy from an input of these dimensions to an output that it broadcasts to.
+    pub fn view(input: &[usize], output: &[usize]) -> View {
+        let strides = strides_of(input);
+        let missing = output.len() - input.len();
+        let stride = |k: usize| match k.checked_sub(missing) {
+            Some(i) if input[i] == output[k] => strides[i] as i64,
+            _ => 0,
+        };
+        View { dims: output.to_vec(), strides: (0..output.len()).map(stride).collect(), offset: 0 }
+    }
+}
 
 impl OpDef for Expand {
-    fn infer(&self, _cx: &InferCx<'_>) -> Result<Vec<Fact>> {
-        bail!(Unsupported, "being written")
+    fn infer(&self, cx: &InferCx<'_>) -> Result<Vec<Fact>> {
+        cx.arity(2, 2)?;
+        let x = cx.input(0)?;
+        let shape = x.shape.broadcast(&shape_from_operand(cx, 1, "Expand")?)?;
+        let known = match (x.as_dims(), shape.numel().as_const()) {
+            (Some(d), Some(n)) if d.len() as i64 == n => Some(d),
+            (Some(d), Some(n)) if d.len() == 1 && (0..=MAX_KNOWN as i64).contains(&n) => {
+                Some(vec![d[0].clone(); n as usize])
+            }
+            _ => None,
+        };
+        Ok(vec![with_known(Fact::new(x.dtype, shape), known)])
     }
-    fn eval(&self, _cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {
-        bail!(Unsupported, "being written")
+
+    fn eval(&self, cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {
+        let x = cx.input(0)?;
+        let mut out = cx.output(0)?;
+        Expand::view(x.shape(), out.shape()).copy(x, &mut out);
+        Ok(vec![out])
     }
+
+    fn host_inputs(&self) -> Vec<usize> {
+        vec![1]
+    }
+}
+
+fn import(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
+    let (x, shape) = (cx.input(0)?, cx.input(1)?);
+    Ok(vec![cx.add(Expand {}, &[x, shape])?])
 }

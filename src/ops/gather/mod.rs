@@ -1,8 +1,13 @@
-//! Picks along one axis by index. Inputs: x, indices.
+//! Picks along one axis by index. Inputs: x of any type, indices (i32 or i64) of any rank.
+//!
+//! The output has x's shape with the axis replaced by the shape of the indices. A negative index counts from the end.
+//! An index out of range is an error on the host; devices clamp it, since they cannot report.
 
-use crate::base::{Fact, Result, Tensor};
-use crate::ops::{EvalCx, InferCx, OpDef};
-use crate::{bail, op_home, op_struct};
+use crate::base::{DType, Fact, Result, Shape, Tensor};
+use crate::network::ValueId;
+use crate::ops::shape::with_known;
+use crate::ops::{EvalCx, ImportCx, InferCx, OpDef, onnx};
+use crate::{ensure, op_home, op_struct};
 
 op_struct! {
     /// Picks along one axis by index. Inputs: x, indices.
@@ -11,13 +16,60 @@ op_struct! {
     }
 }
 
-op_home!(Gather, "Gather", &[]);
+op_home!(Gather, "Gather", &[onnx("Gather", 1, import)]);
+
+/// The index in `[0, size)` that `index` in `[-size, size)` stands for.
+fn resolve(index: i64, size: usize) -> Result<usize> {
+    let n = size as i64;
+    ensure!((-n..n).contains(&index), InvalidArgument, "index {index} is outside [{}, {n})", -n);
+    Ok((if index < 0 { index + n } else { index }) as usize)
+}
 
 impl OpDef for Gather {
-    fn infer(&self, _cx: &InferCx<'_>) -> Result<Vec<Fact>> {
-        bail!(Unsupported, "being written")
+    fn infer(&self, cx: &InferCx<'_>) -> Result<Vec<Fact>> {
+        cx.arity(2, 2)?;
+        let (x, indices) = (cx.input(0)?, cx.input(1)?);
+        ensure!(
+            matches!(indices.dtype, DType::I32 | DType::I64),
+            InvalidArgument,
+            "indices must be i32 or i64, got {}",
+            indices.dtype
+        );
+        let axis = x.shape.axis(self.axis)?;
+        let mut shape = x.shape[..axis].to_vec();
+        shape.extend_from_slice(&indices.shape);
+        shape.extend_from_slice(&x.shape[axis + 1..]);
+        let known = match (x.as_dims(), cx.ints(1)?) {
+            (Some(d), Some(at)) if x.rank() == 1 => {
+                let picked = at.iter().map(|i| resolve(*i, d.len()).map(|i| d[i].clone()));
+                Some(picked.collect::<Result<Vec<_>>>()?)
+            }
+            _ => None,
+        };
+        Ok(vec![with_known(Fact::new(x.dtype, Shape(shape)), known)])
     }
-    fn eval(&self, _cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {
-        bail!(Unsupported, "being written")
+
+    fn eval(&self, cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {
+        let (x, indices) = (cx.input(0)?, cx.ints(1)?);
+        let mut out = cx.output(0)?;
+        let axis = crate::base::dims::normalize_axis(self.axis, x.rank())?;
+        let outer: usize = x.shape()[..axis].iter().product();
+        let size = x.shape()[axis];
+        let row = x.shape()[axis + 1..].iter().product::<usize>() * x.dtype().size();
+        let indices = indices.into_iter().map(|i| resolve(i, size)).collect::<Result<Vec<_>>>()?;
+        let dst = out.bytes_mut();
+        for o in 0..outer {
+            for (k, i) in indices.iter().enumerate() {
+                let (to, from) = ((o * indices.len() + k) * row, (o * size + i) * row);
+                dst[to..to + row].copy_from_slice(&x.bytes()[from..from + row]);
+            }
+        }
+        Ok(vec![out])
     }
+}
+
+fn import(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
+    let (x, indices) = (cx.input(0)?, cx.input(1)?);
+    let axis = cx.int("axis", 0)?;
+    Ok(vec![cx.add(Gather { axis }, &[x, indices])?])
 }

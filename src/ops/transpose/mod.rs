@@ -1,8 +1,16 @@
-//! Permutes axes: output axis i is input axis perm[i].
+//! Permutes axes: output axis i is input axis `perm[i]`. Input: x of any type.
+//!
+//! [`strided`] holds the copy through strides that this and several other operators are made of.
 
-use crate::base::{Fact, Result, Tensor};
-use crate::ops::{EvalCx, InferCx, OpDef};
-use crate::{bail, op_home, op_struct};
+pub mod strided;
+
+use crate::base::dims::normalize_axis;
+use crate::base::{Fact, Result, Shape, Tensor};
+use crate::ops::shape::with_known;
+use crate::ops::{EvalCx, ImportCx, InferCx, OpDef, onnx};
+use crate::network::ValueId;
+use crate::{ensure, op_home, op_struct};
+use strided::View;
 
 op_struct! {
     /// Permutes axes: output axis i is input axis perm[i].
@@ -11,13 +19,56 @@ op_struct! {
     }
 }
 
-op_home!(Transpose, "Transpose", &[]);
+op_home!(Transpose, "Transpose", &[onnx("Transpose", 1, import)]);
+
+impl Transpose {
+    /// The permutation as indices; fails unless each axis stands in it once.
+    pub fn perm(&self, rank: usize) -> Result<Vec<usize>> {
+        ensure!(
+            self.perm.len() == rank,
+            InvalidArgument,
+            "perm has {} entries for an input of rank {rank}",
+            self.perm.len()
+        );
+        let perm = self.perm.iter().map(|a| normalize_axis(*a, rank)).collect::<Result<Vec<_>>>()?;
+        let mut seen = perm.clone();
+        seen.sort_unstable();
+        ensure!(
+            seen.iter().enumerate().all(|(i, a)| i == *a),
+            InvalidArgument,
+            "perm {:?} does not name each axis once",
+            self.perm
+        );
+        Ok(perm)
+    }
+
+    /// The copy for an input of these dimensions.
+    pub fn view(&self, dims: &[usize]) -> Result<View> {
+        Ok(View::dense(dims).permuted(&self.perm(dims.len())?))
+    }
+}
 
 impl OpDef for Transpose {
-    fn infer(&self, _cx: &InferCx<'_>) -> Result<Vec<Fact>> {
-        bail!(Unsupported, "being written")
+    fn infer(&self, cx: &InferCx<'_>) -> Result<Vec<Fact>> {
+        cx.arity(1, 1)?;
+        let x = cx.input(0)?;
+        let perm = self.perm(x.rank())?;
+        let shape = Shape(perm.iter().map(|p| x.shape[*p].clone()).collect());
+        let known = if x.rank() < 2 { x.as_dims() } else { None };
+        Ok(vec![with_known(Fact::new(x.dtype, shape), known)])
     }
-    fn eval(&self, _cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {
-        bail!(Unsupported, "being written")
+
+    fn eval(&self, cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {
+        let x = cx.input(0)?;
+        let mut out = cx.output(0)?;
+        self.view(x.shape())?.copy(x, &mut out);
+        Ok(vec![out])
     }
+}
+
+fn import(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
+    let x = cx.input(0)?;
+    let rank = cx.shape(x).rank() as i64;
+    let perm = cx.ints("perm")?.unwrap_or_else(|| (0..rank).rev().collect());
+    Ok(vec![cx.add(Transpose { perm }, &[x])?])
 }
