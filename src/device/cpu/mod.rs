@@ -13,11 +13,17 @@
 //! It does not choose algorithms by timing (the autotuner does) and does not know element types beyond what a core says.
 
 pub mod conv;
+pub mod conv_transpose;
 pub mod gemm;
 mod microkernel;
 mod multiversion;
+pub mod pool;
+pub mod resize;
+pub mod rows;
 mod scratch;
 mod stream;
+pub mod transpose;
+pub mod vec;
 
 use super::{CopyKind, Device, DeviceKind, DeviceProps, RawEvent, RawStream};
 use crate::base::{Result, knobs};

@@ -1,7 +1,7 @@
-//! Scratch memory of a core: one growing, aligned buffer per thread and purpose, kept between calls.
+//! Scratch memory of a core: growing, aligned buffers of each thread, kept between calls.
 //!
-//! A buffer is taken out of its slot while it is in use. A thread of the pool that waits inside a core may run another
-//! task of the same core (work stealing); that task finds the slot empty and gets a fresh buffer.
+//! A buffer is taken off its thread's list while it is in use, because a core may call another core, and a thread of the
+//! pool that waits inside a core may run another task meanwhile (work stealing).
 
 use std::cell::RefCell;
 
@@ -51,14 +51,15 @@ impl std::fmt::Debug for AlignedVec {
 }
 
 thread_local! {
-    static SLOT: RefCell<AlignedVec> = RefCell::new(AlignedVec::default());
+    /// Free buffers of this thread; a core that calls another one takes the next.
+    static FREE: RefCell<Vec<AlignedVec>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Calls `f` with this thread's buffer of at least `len` floats, whose contents are whatever the last user left.
+/// Calls `f` with a buffer of at least `len` floats, whose contents are whatever the last user left.
 pub(crate) fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
-    let mut buffer = SLOT.with(|s| std::mem::take(&mut *s.borrow_mut()));
+    let mut buffer = FREE.with(|s| s.borrow_mut().pop()).unwrap_or_default();
     buffer.grow(len);
     let result = f(&mut buffer.as_mut_slice()[..len]);
-    SLOT.with(|s| *s.borrow_mut() = buffer);
+    FREE.with(|s| s.borrow_mut().push(buffer));
     result
 }

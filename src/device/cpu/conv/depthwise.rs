@@ -4,7 +4,6 @@
 //! (`window`), so that an output row is a sum of shifted input rows; one long loop over all positions of the rows then
 //! needs no border handling, and its few positions between rows are dropped when the result is copied out.
 
-use super::super::multiversion::{fma, multiversion};
 use super::super::scratch::with_scratch;
 use super::super::{Isa, SharedMut, for_each_task, n_threads};
 use super::window::Window;
@@ -63,20 +62,20 @@ fn rows_of_plane(isa: Isa, p: &ConvParams, image: &[f32], row: usize, w: &[f32],
     let window = Window::new(p, [row, 0], [n_rows, width]);
     let (pitch, size) = (window.pitch(), window.floats(1));
     let n = (n_rows - 1) * pitch + width;
-    with_scratch(size + n.next_multiple_of(16), |scratch| {
-        let (pixels, sums) = scratch.split_at_mut(size);
+    let whole = n.next_multiple_of(CHUNK);
+    let taps = w.len().next_multiple_of(16);
+    with_scratch(taps + whole + size + CHUNK, |scratch| {
+        let (offsets, scratch) = scratch.split_at_mut(taps);
+        // SAFETY: u32 and f32 have the same size and alignment, and any bits are a value of both.
+        let offsets = unsafe { std::slice::from_raw_parts_mut(offsets.as_mut_ptr().cast::<u32>(), w.len()) };
+        let (sums, pixels) = scratch.split_at_mut(whole);
+        window.fill_offsets(1, offsets);
         window.pack(image, 1, pixels);
-        let sums = &mut sums[..n];
-        match (p.kernel, w.len()) {
-            ([3, 3], _) => taps(isa, &window, pixels, w, bias, sums, sum_9),
-            ([5, 5], _) => taps(isa, &window, pixels, w, bias, sums, sum_25),
-            _ => {
-                sums.fill(bias);
-                for (i, w) in w.iter().enumerate() {
-                    let tap = window.tap(i / p.kernel[1], i % p.kernel[1]);
-                    add_scaled(isa, &pixels[tap..tap + n], *w, sums);
-                }
-            }
+        let is_direct = pitch == width;
+        shifted_sums(isa, pixels, offsets, w, bias, sums);
+        if is_direct {
+            out.copy_from_slice(&sums[..n]);
+            return;
         }
         for (out, sums) in out.chunks_exact_mut(width).zip(sums.chunks(pitch)) {
             out.copy_from_slice(&sums[..width]);
@@ -84,66 +83,57 @@ fn rows_of_plane(isa: Isa, p: &ConvParams, image: &[f32], row: usize, w: &[f32],
     });
 }
 
-/// Square kernels of T taps in one pass.
-fn taps<const T: usize>(
-    isa: Isa,
-    window: &Window,
-    pixels: &[f32],
-    w: &[f32],
-    bias: f32,
-    sums: &mut [f32],
-    sum: fn(Isa, &[&[f32]; T], &[f32; T], f32, &mut [f32]),
-) {
-    let side = T.isqrt();
-    let n = sums.len();
-    let rows: [&[f32]; T] = std::array::from_fn(|i| {
-        let tap = window.tap(i / side, i % side);
-        &pixels[tap..tap + n]
-    });
-    sum(isa, &rows, &std::array::from_fn(|i| w[i]), bias, sums);
-}
-
-multiversion! {
-    fn sum_9 = sum_body_9(rows: &[&[f32]; 9], w: &[f32; 9], bias: f32, sums: &mut [f32]);
-    fn sum_25 = sum_body_25(rows: &[&[f32]; 25], w: &[f32; 25], bias: f32, sums: &mut [f32]);
-    fn add_scaled = add_scaled_body(row: &[f32], w: f32, sums: &mut [f32]);
-}
-
-#[inline(always)]
-fn sum_body_9<const FMA: bool>(rows: &[&[f32]; 9], w: &[f32; 9], bias: f32, sums: &mut [f32]) {
-    sum_body::<FMA, 9>(rows, w, bias, sums);
-}
-
-#[inline(always)]
-fn sum_body_25<const FMA: bool>(rows: &[&[f32]; 25], w: &[f32; 25], bias: f32, sums: &mut [f32]) {
-    sum_body::<FMA, 25>(rows, w, bias, sums);
-}
-
-/// Positions that are summed together: a few vector registers.
+/// Positions that are summed together: four AVX-512 registers.
 const CHUNK: usize = 64;
 
-#[inline(always)]
-fn sum_body<const FMA: bool, const T: usize>(rows: &[&[f32]; T], w: &[f32; T], bias: f32, sums: &mut [f32]) {
-    let n = sums.len();
-    let whole = n - n % CHUNK;
-    for at in (0..whole).step_by(CHUNK) {
-        let mut acc = [bias; CHUNK];
-        for t in 0..T {
-            let row = &rows[t][at..at + CHUNK];
-            for j in 0..CHUNK {
-                acc[j] = fma::<FMA>(w[t], row[j], acc[j]);
+/// `sums[i] = bias + sum over taps t of w[t] * pixels[i + offsets[t]]`; the length of `sums` is a multiple of `CHUNK`.
+fn shifted_sums(isa: Isa, pixels: &[f32], offsets: &[u32], w: &[f32], bias: f32, sums: &mut [f32]) {
+    assert!(sums.len().is_multiple_of(CHUNK) && offsets.len() == w.len());
+    let reach = offsets.iter().max().map_or(0, |o| *o as usize);
+    assert!(reach + sums.len() <= pixels.len(), "taps reach {reach} + {} of {} pixels", sums.len(), pixels.len());
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the machine has the instruction set; every read is below reach + sums.len().
+        Isa::Avx512 => unsafe { shifted_sums_avx512(pixels, offsets, w, bias, sums) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Isa::Avx2 => unsafe { shifted_sums_avx2(pixels, offsets, w, bias, sums) },
+        _ => {
+            sums.fill(bias);
+            for (offset, w) in offsets.iter().zip(w) {
+                let row = &pixels[*offset as usize..][..sums.len()];
+                sums.iter_mut().zip(row).for_each(|(s, x)| *s += w * x);
             }
         }
-        sums[at..at + CHUNK].copy_from_slice(&acc);
-    }
-    for at in whole..n {
-        sums[at] = (0..T).fold(bias, |acc, t| fma::<FMA>(w[t], rows[t][at], acc));
     }
 }
 
-#[inline(always)]
-fn add_scaled_body<const FMA: bool>(row: &[f32], w: f32, sums: &mut [f32]) {
-    for (s, r) in sums.iter_mut().zip(row) {
-        *s = fma::<FMA>(w, *r, *s);
-    }
+macro_rules! shifted_sums_simd {
+    ($name:ident, $features:literal, $lanes:literal, $n:literal, $set:ident, $load:ident, $fma:ident, $store:ident) => {
+        /// # Safety
+        /// The machine has the features; each offset + sums.len() is inside of `pixels`; `sums` is whole chunks.
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = $features)]
+        unsafe fn $name(pixels: &[f32], offsets: &[u32], w: &[f32], bias: f32, sums: &mut [f32]) {
+            use std::arch::x86_64::*;
+            for (at, out) in sums.chunks_exact_mut($lanes * $n).enumerate() {
+                let base = pixels[at * $lanes * $n..].as_ptr();
+                let mut acc = [$set(bias); $n];
+                for (offset, w) in offsets.iter().zip(w) {
+                    let w = $set(*w);
+                    for (i, acc) in acc.iter_mut().enumerate() {
+                        // SAFETY: inside of `pixels` by the caller's promise.
+                        let x = unsafe { $load(base.add(*offset as usize + i * $lanes)) };
+                        *acc = $fma(w, x, *acc);
+                    }
+                }
+                for (i, acc) in acc.iter().enumerate() {
+                    // SAFETY: a chunk is as long as the registers together.
+                    unsafe { $store(out.as_mut_ptr().add(i * $lanes), *acc) };
+                }
+            }
+        }
+    };
 }
+shifted_sums_simd!(shifted_sums_avx512, "avx512f", 16, 4, _mm512_set1_ps, _mm512_loadu_ps, _mm512_fmadd_ps, _mm512_storeu_ps);
+shifted_sums_simd!(shifted_sums_avx2, "avx2,fma", 8, 8, _mm256_set1_ps, _mm256_loadu_ps, _mm256_fmadd_ps, _mm256_storeu_ps);
