@@ -10,9 +10,15 @@ pub mod base;
 pub mod device;
 pub mod network;
 pub mod ops;
+
 pub mod onnx;
 pub mod passes;
+
+pub mod autotune;
+pub mod builder;
+pub mod engine;
 pub mod plan;
+pub mod runtime;
 
 /// Version of this library: major * 1,000,000 + minor * 1,000 + patch.
 pub const VERSION_PACKED: u32 =
