@@ -51,6 +51,7 @@ KERNEL_NAME(const T_IN* x, const T_IN* w, const T_BIAS* bias, T_OUT* y, const Co
 {
     extern __shared__ uint4 s_bytes[];  // 16-byte aligned
     T_IN* s_tiles = (T_IN*)s_bytes;  // [2, STAGE_ELEMENTS]: w tile [channel, crs], then x tile [crs, pixel]
+    __shared__ __attribute__((aligned(16))) Tap s_taps[2][BLOCK_K];  // [tile parity, crs]
     constexpr int WARP_M = BLOCK_M / WARPS_M, WARP_N = BLOCK_N / WARPS_N;
     float acc[WARP_M / 16][WARP_N / 8][4];
 #pragma unroll
@@ -64,9 +65,8 @@ KERNEL_NAME(const T_IN* x, const T_IN* w, const T_BIAS* bias, T_OUT* y, const Co
     const i32 n_pixels = params.n * params.pq, group = split.group;
     const i32 n0 = blockIdx.x * BLOCK_N, m0 = blockIdx.y * BLOCK_M;
     const i32 load_n = threadIdx.x % BLOCK_N, load_row = threadIdx.x / BLOCK_N;
-    const bool load_inside = n0 + load_n < n_pixels;
-    const Pixel load_at = Pixel::of(load_inside ? n0 + load_n : 0, params);
-    const T_IN* g_x = x + (i64)load_at.image * params.in_image + (i64)group * params.c_group * params.h * params.w;
+    const Gather gather = Gather::of(n0 + load_n, n_pixels, params);
+    const T_IN* g_x = x + (i64)gather.at.image * params.in_image + (i64)group * params.c_group * params.h * params.w;
     const T_IN* g_w = w + ((i64)group * params.k_group + m0) * params.crs;
     const i32 m_left = params.k_group - m0;
 
@@ -89,10 +89,14 @@ KERNEL_NAME(const T_IN* x, const T_IN* w, const T_BIAS* bias, T_OUT* y, const Co
     };
     T_IN r_x[B_ITEMS];
     auto load_x = [&](i32 k0) {
+        // Both tables were filled before the last barrier.
+        const Tap* taps = s_taps[k0 / BLOCK_K % 2];
+        if (has_tap_bits(params)) {
 #pragma unroll
-        for (int i = 0; i < B_ITEMS; i++) {
-            const i32 kk = k0 + load_row + i * ROWS_PER_PASS;
-            r_x[i] = unfolded(g_x, params, load_at, kk, load_inside);
+            for (int i = 0; i < B_ITEMS; i++) r_x[i] = gather.read(g_x, taps[load_row + i * ROWS_PER_PASS]);
+        } else {
+#pragma unroll
+            for (int i = 0; i < B_ITEMS; i++) r_x[i] = gather.read_compared(g_x, k0 + load_row + i * ROWS_PER_PASS, params);
         }
     };
     auto store_x = [&](int stage) {
@@ -103,6 +107,12 @@ KERNEL_NAME(const T_IN* x, const T_IN* w, const T_BIAS* bias, T_OUT* y, const Co
 
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int warp_m = warp / WARPS_N * WARP_M, warp_n = warp % WARPS_N * WARP_N;
+    auto fill_taps = [&](i32 k0) {
+        for (int i = threadIdx.x; i < BLOCK_K; i += THREADS) s_taps[k0 / BLOCK_K % 2][i] = Tap::of(k0 + i, params);
+    };
+    fill_taps(split.k_begin);
+    fill_taps(split.k_begin + BLOCK_K);
+    __syncthreads();  // orders the tables before the first loads
     fetch_w(split.k_begin, 0);
     load_x(split.k_begin);
     store_x(0);
@@ -114,6 +124,7 @@ KERNEL_NAME(const T_IN* x, const T_IN* w, const T_BIAS* bias, T_OUT* y, const Co
             fetch_w(k0 + BLOCK_K, stage ^ 1);
             load_x(k0 + BLOCK_K);
         }
+        fill_taps(k0 + 2 * BLOCK_K);  // over the table of this tile, which was read before the barrier
         const T_IN* s_w = s_tiles + stage * STAGE_ELEMENTS;
         const T_IN* s_x = s_w + BLOCK_M * A_PITCH;
 #pragma unroll

@@ -47,6 +47,7 @@ KERNEL_NAME(const T_IN* x, const T_IN* w, const T_BIAS* bias, T_OUT* y, const Co
 {
     __shared__ __attribute__((aligned(16))) ACC s_w[2][BLOCK_K][BLOCK_M + PAD];  // [stage, crs, channel]
     __shared__ __attribute__((aligned(16))) ACC s_x[2][BLOCK_K][BLOCK_N + PAD];  // [stage, crs, pixel]
+    __shared__ __attribute__((aligned(16))) Tap s_taps[2][BLOCK_K];  // [tile parity, crs]
     ACC acc[THREAD_M][THREAD_N];
 #pragma unroll
     for (int i = 0; i < THREAD_M; i++)
@@ -57,9 +58,8 @@ KERNEL_NAME(const T_IN* x, const T_IN* w, const T_BIAS* bias, T_OUT* y, const Co
     const i32 n_pixels = params.n * params.pq, group = split.group;
     const i32 n0 = blockIdx.x * BLOCK_N, m0 = blockIdx.y * BLOCK_M;
     const i32 load_n = threadIdx.x % BLOCK_N, load_row = threadIdx.x / BLOCK_N;
-    const bool load_inside = n0 + load_n < n_pixels;
-    const Pixel load_at = Pixel::of(load_inside ? n0 + load_n : 0, params);
-    const T_IN* g_x = x + (i64)load_at.image * params.in_image + (i64)group * params.c_group * params.h * params.w;
+    const Gather gather = Gather::of(n0 + load_n, n_pixels, params);
+    const T_IN* g_x = x + (i64)gather.at.image * params.in_image + (i64)group * params.c_group * params.h * params.w;
     const T_IN* g_w = w + ((i64)group * params.k_group + m0) * params.crs;
 
     T_IN r_w[A_ITEMS], r_x[B_ITEMS];
@@ -69,14 +69,24 @@ KERNEL_NAME(const T_IN* x, const T_IN* w, const T_BIAS* bias, T_OUT* y, const Co
             const int item = threadIdx.x + i * THREADS, m = item / BLOCK_K, kk = k0 + item % BLOCK_K;
             r_w[i] = m0 + m < params.k_group && kk < params.crs ? g_w[(i64)m * params.crs + kk] : T_IN{};
         }
+        // Both tables were filled before the last barrier.
+        const Tap* taps = s_taps[k0 / BLOCK_K % 2];
+        if (has_tap_bits(params)) {
 #pragma unroll
-        for (int i = 0; i < B_ITEMS; i++) {
-            const i32 kk = k0 + load_row + i * (THREADS / BLOCK_N);
-            r_x[i] = unfolded(g_x, params, load_at, kk, load_inside);
+            for (int i = 0; i < B_ITEMS; i++) r_x[i] = gather.read(g_x, taps[load_row + i * (THREADS / BLOCK_N)]);
+        } else {
+#pragma unroll
+            for (int i = 0; i < B_ITEMS; i++) r_x[i] = gather.read_compared(g_x, k0 + load_row + i * (THREADS / BLOCK_N), params);
         }
     };
 
     const int tx = threadIdx.x % (BLOCK_N / THREAD_N), ty = threadIdx.x / (BLOCK_N / THREAD_N);
+    auto fill_taps = [&](i32 k0) {
+        for (int i = threadIdx.x; i < BLOCK_K; i += THREADS) s_taps[k0 / BLOCK_K % 2][i] = Tap::of(k0 + i, params);
+    };
+    fill_taps(split.k_begin);
+    fill_taps(split.k_begin + BLOCK_K);
+    __syncthreads();  // orders the tables before the first loads
     load(split.k_begin);
     for (i32 k0 = split.k_begin, stage = 0; k0 < split.k_end; k0 += BLOCK_K, stage ^= 1) {
 #pragma unroll
@@ -88,6 +98,7 @@ KERNEL_NAME(const T_IN* x, const T_IN* w, const T_BIAS* bias, T_OUT* y, const Co
         for (int i = 0; i < B_ITEMS; i++) s_x[stage][load_row + i * (THREADS / BLOCK_N)][load_n] = to_acc<ACC>(r_x[i]);
         __syncthreads();  // orders this stage's stores before its reads, and the other stage's reads before its next stores
         if (k0 + BLOCK_K < split.k_end) load(k0 + BLOCK_K);
+        fill_taps(k0 + 2 * BLOCK_K);  // over the table of this tile, which was read before the barrier
 #pragma unroll
         for (int kk = 0; kk < BLOCK_K; kk++) {
             ACC a[THREAD_M], b[THREAD_N];

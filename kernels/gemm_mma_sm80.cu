@@ -3,7 +3,7 @@
 // Params   T_IN {f16,bf16} · T_OUT · T_BIAS · BLOCK_M {32..256}, BLOCK_N {32..256}, BLOCK_K {16,32,64} block tile ·
 //          WARPS_M, WARPS_N warps along each side · STAGES {2..6} shared buffers · TRANS_A, TRANS_B {0,1} ·
 //          ALIGNED {0,1} 16-byte asynchronous loads, or element loads · HAS_BIAS, BIAS_ROWS, EPILOGUE {0,1}
-// Requires sm_80 · warp tile a multiple of 16 x 16 (static_assert) · ALIGNED 1: lda, ldb, their inner sizes and batch strides
+// Requires sm_80 · m, n, k < 2^31 · warp tile a multiple of 16 x 16 (static_assert) · ALIGNED 1: lda, ldb, their inner sizes and batch strides
 //          are multiples of 8 elements and both addresses of 16 bytes (host checks)
 // Launch   grid = common/gemm.cuh · block = 32*WARPS_M*WARPS_N ·
 //          smem = 2*STAGES*(A + B) bytes, A = TRANS_A ? BLOCK_K*(BLOCK_M+8) : BLOCK_M*(BLOCK_K+8),
@@ -47,19 +47,19 @@ static_assert(THREADS <= 1024, "at most 32 warps");
 
 // OUTER rows of INNER contiguous elements to shared memory, zeros past the edge.
 template <int OUTER, int INNER>
-DEVICE void load_tile(T_IN* s, const T_IN* g, i64 pitch, i64 outer_left, i64 inner_left)
+DEVICE void load_tile(T_IN* s, const T_IN* g, i64 pitch, i32 outer_left, i32 inner_left)
 {
 #if ALIGNED
     constexpr int CHUNKS = INNER / 8;
     for (int item = threadIdx.x; item < OUTER * CHUNKS; item += THREADS) {
         const int o = item / CHUNKS, in = item % CHUNKS * 8;
         const bool inside = o < outer_left && in < inner_left;
-        cp_async_16(shared_address(s + o * (INNER + 8) + in), inside ? g + o * pitch + in : g, inside ? 16 : 0);
+        cp_async_16(shared_address(s + o * (INNER + 8) + in), inside ? g + (i64)o * pitch + in : g, inside ? 16 : 0);
     }
 #else
     for (int item = threadIdx.x; item < OUTER * INNER; item += THREADS) {
         const int o = item / INNER, in = item % INNER;
-        s[o * (INNER + 8) + in] = o < outer_left && in < inner_left ? g[o * pitch + in] : T_IN{};
+        s[o * (INNER + 8) + in] = o < outer_left && in < inner_left ? g[(i64)o * pitch + in] : T_IN{};
     }
 #endif
 }
@@ -80,17 +80,17 @@ KERNEL_NAME(const T_IN* a, const T_IN* b, const T_BIAS* bias, T_OUT* c, const Ge
             for (int v = 0; v < 4; v++) acc[i][j][v] = 0;
 
     const GemmTile tile = GemmTile::of_block<BLOCK_M, BLOCK_N, BLOCK_K>(params);
-    const i64 m_left = params.m - tile.m0, n_left = params.n - tile.n0;
-    const T_IN* g_a = a + tile.offset(params.stride_a) + (TRANS_A ? (i64)tile.m0 : tile.m0 * params.lda);
-    const T_IN* g_b = b + tile.offset(params.stride_b) + (TRANS_B ? tile.n0 * params.ldb : (i64)tile.n0);
+    const i32 m_left = (i32)(params.m - tile.m0), n_left = (i32)(params.n - tile.n0);
+    const T_IN* g_a = a + tile.offset(params.stride_a) + (TRANS_A ? tile.k_begin * params.lda + tile.m0 : tile.m0 * params.lda + tile.k_begin);
+    const T_IN* g_b = b + tile.offset(params.stride_b) + (TRANS_B ? tile.n0 * params.ldb + tile.k_begin : tile.k_begin * params.ldb + tile.n0);
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int warp_m = warp / WARPS_N * WARP_M, warp_n = warp % WARPS_N * WARP_N;
-    const int k_tiles = (int)((max(tile.k_end - tile.k_begin, 0ll) + BLOCK_K - 1) / BLOCK_K);
+    const i32 k_len = (i32)max(tile.k_end - tile.k_begin, 0ll), k_tiles = (k_len + BLOCK_K - 1) / BLOCK_K;
 
     auto fetch = [&](int kt) {
         if (kt < k_tiles) {
             T_IN* s_a = s_tiles + kt % STAGES * STAGE_ELEMENTS;
-            const i64 k0 = tile.k_begin + (i64)kt * BLOCK_K, left = tile.k_end - k0;
+            const i32 k0 = kt * BLOCK_K, left = k_len - k0;
             load_tile<A_OUTER, A_INNER>(s_a, g_a + (TRANS_A ? k0 * params.lda : k0), params.lda, TRANS_A ? left : m_left,
                                         TRANS_A ? m_left : left);
             load_tile<B_OUTER, B_INNER>(s_a + A_OUTER * A_PITCH, g_b + (TRANS_B ? k0 : k0 * params.ldb), params.ldb,

@@ -199,6 +199,7 @@ def test_gemm_mma():
 CONVS = [  # n c h w k r s stride pad dil groups
     (1, 3, 17, 19, 5, 3, 3, (1, 1), (1, 1), (1, 1), 1), (2, 64, 14, 15, 72, 3, 3, (2, 1), (1, 0), (1, 1), 1), (3, 16, 9, 7, 40, 1, 1, (1, 1), (0, 0), (1, 1), 1),
     (1, 7, 30, 31, 64, 7, 7, (2, 2), (3, 3), (1, 1), 1), (2, 24, 12, 11, 36, 3, 5, (1, 2), (2, 4), (2, 3), 4), (1, 8, 1, 101, 33, 1, 3, (1, 2), (0, 1), (1, 1), 1),
+    (1, 4, 3, 60, 8, 1, 33, (1, 1), (0, 16), (1, 1), 1), (2, 2, 40, 5, 8, 17, 3, (2, 1), (8, 1), (1, 1), 1), (1, 3, 20, 21, 8, 15, 16, (1, 1), (7, 8), (1, 1), 1),
     (1, 130, 5, 5, 130, 3, 3, (1, 1), (1, 1), (1, 1), 1), (4, 32, 8, 8, 64, 1, 1, (2, 2), (0, 0), (1, 1), 2)]
 DEPTHWISE = [(2, 19, 15, 17, 19, 3, 3, (1, 1), (1, 1), (1, 1), 19), (1, 8, 14, 9, 24, 5, 5, (2, 2), (2, 2), (1, 1), 8), (3, 6, 11, 10, 6, 3, 3, (1, 2), (2, 2), (2, 2), 6)]
 
@@ -516,7 +517,8 @@ def speed():
             timed(f"conv mma {case[:7]} {bm}x{bn}x{bk}", work, lambda: conv("conv_igemm_mma_sm80.cu", dict(BLOCK_M=bm, BLOCK_N=bn, BLOCK_K=bk, WARPS_M=wm, WARPS_N=wn, FILTER_H=r, FILTER_W=s, ALIGNED=int(c * r * s % 8 == 0)), f16, case, 0))
         for splits in (4, 16):
             if n * h * w < 2000: timed(f"conv mma {case[:7]} 64x64x64 split {splits}", work, lambda: conv_split(f16, dict(BLOCK_M=64, BLOCK_N=64, BLOCK_K=64, WARPS_M=2, WARPS_N=2), case, splits))
-        timed(f"conv simt {case[:7]}", work, lambda: conv("conv_igemm_simt.cu", dict(BLOCK_M=64, BLOCK_N=64, BLOCK_K=8, THREAD_M=4, THREAD_N=4, FILTER_H=r, FILTER_W=s), f4, case, 0))
+        for bm, bn, bk, tm, tn in ((64, 64, 8, 4, 4), (64, 64, 16, 4, 4), (64, 128, 16, 4, 8), (64, 64, 16, 8, 4)):
+            timed(f"conv simt {case[:7]} {bm}x{bn}x{bk} {tm}x{tn}", work, lambda: conv("conv_igemm_simt.cu", dict(BLOCK_M=bm, BLOCK_N=bn, BLOCK_K=bk, THREAD_M=tm, THREAD_N=tn, FILTER_H=r, FILTER_W=s), f4, case, 0))
     timed("depthwise 8x144x56x56 (bytes/s)", 2 * 2 * 8 * 144 * 56 * 56, lambda: conv("conv_depthwise.cu", dict(THREADS=128, OUTPUTS=4, FILTER_H=3, FILTER_W=3), f16, (8, 144, 56, 56, 144, 3, 3, (1, 1), (1, 1), (1, 1), 144), 0))
     n = 1 << 26
     a = rand(n, dtype=f16); y = torch.empty_like(a)
