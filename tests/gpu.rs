@@ -54,6 +54,15 @@ pub fn have_nvrtc() -> bool {
     present("no NVRTC", nvrtc::is_present()).is_some()
 }
 
+/// Compares long lists and prints the first difference alone.
+pub fn assert_same<T: Copy + PartialEq + std::fmt::Debug>(got: &[T], want: &[T]) {
+    assert_eq!(got.len(), want.len(), "lengths differ");
+    if let Some(i) = (0..got.len()).find(|i| got[*i] != want[*i]) {
+        let n = (0..got.len()).filter(|i| got[*i] != want[*i]).count();
+        panic!("{n} of {} differ, first [{i}]: expected {:?}, got {:?}", got.len(), want[i], got[i]);
+    }
+}
+
 /// Device memory of a test, freed at the end.
 pub struct Memory<'a> {
     device: &'a CudaDevice,

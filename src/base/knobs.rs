@@ -41,11 +41,11 @@ knobs! {
     VERIFY = "SINTER_VERIFY";
     /// Threads of the CPU device; default: the cores that the process may use.
     CPU_THREADS = "SINTER_CPU_THREADS";
-    /// Full path of libcuda, tried before the loader's own search.
+    /// Full path of libcuda or its folder, tried before the loader's own search; `off` hides it.
     CUDA_PATH = "SINTER_LIBCUDA_PATH";
-    /// Full path of libnvrtc, tried before the loader's own search.
+    /// Full path of libnvrtc or its folder, tried before the loader's own search; `off` hides it.
     NVRTC_PATH = "SINTER_NVRTC_PATH";
-    /// Full path of libcublasLt, tried before the loader's own search.
+    /// Full path of libcublasLt or its folder, tried before the loader's own search; `off` hides it.
     CUBLASLT_PATH = "SINTER_CUBLASLT_PATH";
     /// Comma-separated passes to leave out, for finding the one that is wrong.
     SKIP_PASSES = "SINTER_SKIP_PASSES";

@@ -1,6 +1,6 @@
 //! Compiling, loading and launching kernels; graphs.
 
-use crate::{Gpu, Memory, Stream, gpu, have_nvrtc};
+use crate::{Gpu, Memory, Stream, assert_same, gpu, have_nvrtc};
 use sinter::base::ErrorCode;
 use sinter::device::cuda::launch::launch;
 use sinter::device::cuda::{Module, PreparedLaunch, arch_of, nvrtc};
@@ -95,7 +95,7 @@ fn a_prepared_launch_computes_and_follows_changed_addresses() {
     }
     let mut want: Vec<f32> = x.iter().map(|v| 2.0 * v + 0.5).collect();
     want[999] = -1.0; // The struct says one element fewer.
-    assert_eq!(output.read::<f32>(stream.raw), want);
+    assert_same(&output.read::<f32>(stream.raw), &want);
 
     prepared.set_address(0, other.ptr);
     {
@@ -103,7 +103,7 @@ fn a_prepared_launch_computes_and_follows_changed_addresses() {
         // SAFETY: as above.
         unsafe { prepared.run(stream.raw).unwrap() };
     }
-    assert_eq!(output.read::<f32>(stream.raw)[..999], vec![14.5f32; 999]);
+    assert_same(&output.read::<f32>(stream.raw)[..999], &vec![14.5f32; 999]);
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn large_shared_memory_is_allowed_and_never_taken_back() {
     let mut want = values;
     want[..8].reverse();
     want.reverse();
-    assert_eq!(memory.read::<f32>(stream.raw), want);
+    assert_same(&memory.read::<f32>(stream.raw), &want);
     let e = PreparedLaunch::new(function, &of(1 << 20)).unwrap_err();
     assert_eq!(e.code, ErrorCode::Cuda);
     assert!(e.message.contains("shared memory"), "{}", e.message);
@@ -209,7 +209,7 @@ fn programmatic_launches_keep_their_order() {
             unsafe { prepared.run(stream.raw).unwrap() };
         }
     }
-    assert_eq!(memory.read::<f32>(stream.raw), vec![100f32; 100_000]);
+    assert_same(&memory.read::<f32>(stream.raw), &vec![100f32; 100_000]);
 }
 
 #[test]
@@ -256,8 +256,8 @@ fn a_graph_replays_and_takes_new_addresses() {
         assert!(!gpu.is_capturing(std::ptr::null_mut()).unwrap());
         assert_eq!(gpu.begin_capture(std::ptr::null_mut()).unwrap_err().code, ErrorCode::InvalidArgument);
     }
-    assert_eq!(one.read::<f32>(stream.raw), vec![4f32; 300]);
-    assert_eq!(two.read::<f32>(stream.raw), vec![2f32; 300]);
+    assert_same(&one.read::<f32>(stream.raw), &vec![4f32; 300]);
+    assert_same(&two.read::<f32>(stream.raw), &vec![2f32; 300]);
 }
 
 #[test]
@@ -282,7 +282,7 @@ fn threads_launch_side_by_side() {
                         unsafe { prepared.run(stream.raw).unwrap() };
                     }
                 }
-                assert_eq!(memory.read::<f32>(stream.raw), vec![50f32; 5000]);
+                assert_same(&memory.read::<f32>(stream.raw), &vec![50f32; 5000]);
             });
         }
     });

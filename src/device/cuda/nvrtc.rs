@@ -378,6 +378,27 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_dump_compiles_by_itself() {
+        if !have_nvrtc() {
+            return;
+        }
+        let folder = std::env::temp_dir().join(format!("sinter-test-{}-dump", std::process::id()));
+        let headers = [("a.cuh", "#pragma once\n#define TWO 2\n"), ("generated.cuh", "")];
+        let defines = [define("KERNEL_NAME", "twice_12345678")];
+        let source = "#include \"a.cuh\"\nextern \"C\" __global__ void KERNEL_NAME(int* x) { *x *= TWO; }\n";
+        let text = with_defines(source, "twice.cu", &defines).unwrap();
+        let outcome = compile_text(nvrtc().unwrap(), &text, "twice.cu", &headers, "sm_80");
+        dump(&folder, &text, "twice.cu", &headers, &defines, "sm_80", &outcome).unwrap();
+        let read = |extension: &str| std::fs::read(folder.join(format!("twice_12345678.sm_80.{extension}"))).unwrap();
+        let dumped = String::from_utf8(read("cu")).unwrap();
+        let again = compile(&dumped, "dumped.cu", &[], &[], "sm_80").unwrap();
+        assert!(again.cubin.windows(14).any(|w| w == b"twice_12345678"));
+        super::super::module::check_elf(&read("cubin")).unwrap();
+        assert!(String::from_utf8(read("log")).unwrap().contains("registers"));
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
     fn the_same_text_gives_the_same_cubin() {
         if !have_nvrtc() {
             return;
