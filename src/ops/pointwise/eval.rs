@@ -140,7 +140,7 @@ fn softplus(x: f64) -> f64 {
 }
 
 /// A floating-point function in f64; functions of fewer arguments ignore the rest, tests give 0 or 1.
-fn float_func(f: Func, x: f64, y: f64, z: f64) -> f64 {
+pub(super) fn float_func(f: Func, x: f64, y: f64, z: f64) -> f64 {
     let truth = |b: bool| b as u8 as f64;
     match f {
         Func::Add => x + y,
@@ -228,7 +228,7 @@ fn float_func(f: Func, x: f64, y: f64, z: f64) -> f64 {
 }
 
 /// A function of integers or bools, exact before it wraps; tests give 0 or 1.
-fn int_func(f: Func, t: DType, x: i128, y: i128, z: i128) -> i128 {
+pub(super) fn int_func(f: Func, t: DType, x: i128, y: i128, z: i128) -> i128 {
     let bits = 8 * t.size() as i128;
     match f {
         Func::Add => x + y,

@@ -6,18 +6,20 @@
 //! from known operands are known symbolically (`known.rs`), so that it costs nothing at run time.
 
 mod batch_norm;
+mod cpu;
 mod eval;
 mod func;
 mod known;
 mod onnx;
 mod program;
 
+pub use cpu::{RowOperand, RowProgram};
 pub use func::Func;
 pub use program::{Instr, Program, Reg};
 
 use crate::base::error::ResultExt;
 use crate::base::{Fact, Result, Shape, Tensor};
-use crate::ops::{EvalCx, InferCx, OpDef, Problem};
+use crate::ops::{CpuStep, EvalCx, InferCx, OpDef, PackCache, Problem};
 use crate::{ensure, op_home, op_struct};
 
 op_struct! {
@@ -63,6 +65,10 @@ impl OpDef for Pointwise {
     /// Any input of output 0's size: an element is read before the same element is written.
     fn in_place(&self, i: usize) -> bool {
         self.program.inputs.get(i).is_some_and(|d| d.size() == self.program.output_dtype(0).size())
+    }
+
+    fn cpu(&self, p: &Problem, _pack: &dyn PackCache) -> Result<Option<Box<dyn CpuStep>>> {
+        Ok(cpu::step(&self.program, p))
     }
 
     fn flops(&self, p: &Problem) -> f64 {
