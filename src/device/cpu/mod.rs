@@ -16,7 +16,7 @@ pub mod conv;
 pub mod conv_transpose;
 pub mod gemm;
 mod microkernel;
-mod multiversion;
+pub(crate) mod multiversion;
 pub mod pool;
 pub mod resize;
 pub mod rows;

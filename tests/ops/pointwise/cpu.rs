@@ -231,8 +231,9 @@ fn random_programs() {
         let p = random_program(&mut random, &types, n);
         let shapes: [&[usize]; 4] = [&[6, 50], &[50], &[6, 1], &[]];
         let x = random.tensor(types[0], &[6, 50]);
-        let y = random.tensor(types[1], shapes[random.below(4)]);
-        let z = random.tensor(types[2], shapes[random.below(4)]);
+        let (sy, sz) = (shapes[random.below(4)], shapes[random.below(4)]);
+        let y = random.tensor(types[1], sy);
+        let z = random.tensor(types[2], sz);
         // A comparison of values that differ by a rounding may go either way: such programs are compared on f64 copies
         // of themselves elsewhere, here they only must run when they contain one.
         let decides = p.instrs.iter().any(|i| i.func == Func::Less);
