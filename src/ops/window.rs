@@ -210,4 +210,39 @@ impl Window3 {
     pub fn taps(&self) -> usize {
         self.kernel.iter().product()
     }
+
+    /// Calls `f` with each output position, in row-major order.
+    pub fn for_each_output(&self, mut f: impl FnMut([usize; 3])) {
+        for d in 0..self.output[0] {
+            for h in 0..self.output[1] {
+                for w in 0..self.output[2] {
+                    f([d, h, w]);
+                }
+            }
+        }
+    }
+
+    /// Calls `f` with the flat input position of each element that the window of output `at` covers, in row-major order.
+    pub fn for_each_tap(&self, at: [usize; 3], mut f: impl FnMut(usize)) {
+        for a in 0..self.kernel[0] {
+            let Some(d) = self.source(0, at[0], a) else { continue };
+            for b in 0..self.kernel[1] {
+                let Some(h) = self.source(1, at[1], b) else { continue };
+                for c in 0..self.kernel[2] {
+                    let Some(w) = self.source(2, at[2], c) else { continue };
+                    f((d * self.input[1] + h) * self.input[2] + w);
+                }
+            }
+        }
+    }
+
+    /// Elements of the window that lie inside input and padding: a window may reach beyond when sizes are rounded up.
+    pub fn padded_taps(&self, at: [usize; 3]) -> usize {
+        (0..3)
+            .map(|i| {
+                let room = self.pad_begin[i] + self.input[i] + self.pad_end[i];
+                (0..self.kernel[i]).filter(|k| at[i] * self.stride[i] + k * self.dilation[i] < room).count()
+            })
+            .product()
+    }
 }

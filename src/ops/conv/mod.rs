@@ -3,15 +3,17 @@
 //! Inputs: x [n, c, spatial..], w [m, c/group, kernel..], optional bias [m], then the epilogue's further operands (see
 //! [`crate::ops::epilogue`]). One to three spatial axes. All of x, w and bias are of one floating-point type.
 
+mod cpu;
 mod eval;
 mod onnx;
 
+pub(crate) use cpu::{floats, optional_floats};
 pub(crate) use onnx::{check_kernel_shape, resolve_auto_pad, window_attrs};
 
 use crate::base::{Dim, Fact, Result, Shape, Tensor};
 use crate::ops::pointwise::Program;
 use crate::ops::window::{AutoPad, Axis, Window3, Windows, kernel_sizes};
-use crate::ops::{EvalCx, InferCx, OpDef, Problem, epilogue};
+use crate::ops::{CpuStep, EvalCx, InferCx, OpDef, PackCache, Problem, epilogue};
 use crate::{ensure, op_home, op_struct};
 
 op_struct! {
@@ -131,6 +133,10 @@ impl OpDef for Conv {
 
     fn eval(&self, cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {
         eval::eval(self, cx)
+    }
+
+    fn cpu(&self, p: &Problem, pack: &dyn PackCache) -> Result<Option<Box<dyn CpuStep>>> {
+        cpu::cpu(self, p, pack)
     }
 
     fn flops(&self, p: &Problem) -> f64 {

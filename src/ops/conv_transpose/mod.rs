@@ -5,6 +5,7 @@
 //! `stride (in - 1) + output_padding + span - pad_begin - pad_end`, or `output_shape` when that is given, which then
 //! decides the padding.
 
+mod cpu;
 mod eval;
 mod onnx;
 
@@ -12,7 +13,7 @@ use crate::base::{Dim, Fact, Result, Shape, Tensor};
 use crate::ops::conv::{check_bias, check_operands};
 use crate::ops::pointwise::Program;
 use crate::ops::window::{AutoPad, Axis, Window3, Windows};
-use crate::ops::{EvalCx, InferCx, OpDef, Problem, epilogue};
+use crate::ops::{CpuStep, EvalCx, InferCx, OpDef, PackCache, Problem, epilogue};
 use crate::{ensure, op_home, op_struct};
 
 op_struct! {
@@ -152,6 +153,10 @@ impl OpDef for ConvTranspose {
 
     fn eval(&self, cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {
         eval::eval(self, cx)
+    }
+
+    fn cpu(&self, p: &Problem, pack: &dyn PackCache) -> Result<Option<Box<dyn CpuStep>>> {
+        cpu::cpu(self, p, pack)
     }
 
     fn flops(&self, p: &Problem) -> f64 {

@@ -5,12 +5,13 @@
 //! least; vectors are promoted by importers. Element types: floating point, or i32, u32, i64, u64 (computed with
 //! wrap-around), of which integers take `alpha` 1 only.
 
+mod cpu;
 mod eval;
 mod onnx;
 
 use crate::base::{DType, Dim, Fact, Result, Shape, Tensor};
 use crate::ops::pointwise::Program;
-use crate::ops::{EvalCx, InferCx, OpDef, Problem, epilogue};
+use crate::ops::{CpuStep, EvalCx, InferCx, OpDef, PackCache, Problem, epilogue};
 use crate::{ensure, op_home, op_struct};
 
 op_struct! {
@@ -143,6 +144,10 @@ impl OpDef for MatMul {
 
     fn eval(&self, cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {
         eval::eval(self, cx)
+    }
+
+    fn cpu(&self, p: &Problem, pack: &dyn PackCache) -> Result<Option<Box<dyn CpuStep>>> {
+        cpu::cpu(self, p, pack)
     }
 
     fn flops(&self, p: &Problem) -> f64 {

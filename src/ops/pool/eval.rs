@@ -22,15 +22,15 @@ pub(super) fn eval(op: &Pool, cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {
     let mut out = Vec::with_capacity(shape.iter().product());
     for plane in 0..planes {
         let src = &xs[plane * n_in..][..n_in];
-        for_each_output(&win, |at| {
+        win.for_each_output(|at| {
             let (mut sum, mut count) = (0.0, 0);
-            for_each_tap(&win, at, |i| {
+            win.for_each_tap(at, |i| {
                 sum += if op.kind == PoolKind::Lp { src[i].abs().powi(op.p as i32) } else { src[i] };
                 count += 1;
             });
             out.push(match op.kind {
                 PoolKind::Lp => sum.powf(1.0 / op.p as f64),
-                _ if op.count_include_pad => sum / padded_taps(&win, at).max(1) as f64,
+                _ if op.count_include_pad => sum / win.padded_taps(at).max(1) as f64,
                 _ => sum / count.max(1) as f64,
             });
         });
@@ -38,60 +38,18 @@ pub(super) fn eval(op: &Pool, cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {
     Ok(vec![epilogue::round_to(x.dtype(), &shape, &out)])
 }
 
-fn for_each_output(win: &Window3, mut f: impl FnMut([usize; 3])) {
-    for d in 0..win.output[0] {
-        for h in 0..win.output[1] {
-            for w in 0..win.output[2] {
-                f([d, h, w]);
-            }
-        }
-    }
-}
-
-/// Calls `f` with the index inside the plane of each element that the window of output `at` covers.
-fn for_each_tap(win: &Window3, at: [usize; 3], mut f: impl FnMut(usize)) {
-    for a in 0..win.kernel[0] {
-        let Some(d) = win.source(0, at[0], a) else { continue };
-        for b in 0..win.kernel[1] {
-            let Some(h) = win.source(1, at[1], b) else { continue };
-            for c in 0..win.kernel[2] {
-                let Some(w) = win.source(2, at[2], c) else { continue };
-                f((d * win.input[1] + h) * win.input[2] + w);
-            }
-        }
-    }
-}
-
-/// Elements of the window that lie inside input and padding: a window may reach beyond when sizes are rounded up.
-fn padded_taps(win: &Window3, at: [usize; 3]) -> usize {
-    (0..3)
-        .map(|i| {
-            let room = win.pad_begin[i] + win.input[i] + win.pad_end[i];
-            (0..win.kernel[i]).filter(|k| at[i] * win.stride[i] + k * win.dilation[i] < room).count()
-        })
-        .product()
-}
-
 fn max(op: &Pool, x: &Tensor, shape: &[usize], win: &Window3, planes: usize) -> Result<Vec<Tensor>> {
     let (y, at) = dispatch!(x.dtype(), T => max_of::<T>(x, win, planes)?);
     let mut out = vec![y.reshaped(shape)?];
     if op.indices {
-        let [d, h, w] = win.input;
-        let n_in = d * h * w;
-        let index = |i: usize| match i.checked_sub(1) {
-            None => -1,
-            Some(i) if op.storage_order == 0 => i as i64,
-            Some(i) => {
-                let (plane, i) = (i / n_in, i % n_in);
-                (plane * n_in + i / (h * w) + i / w % h * d + i % w * d * h) as i64
-            }
-        };
-        out.push(Tensor::from_slice(shape, &at.into_iter().map(index).collect::<Vec<i64>>()));
+        let per_plane = win.output.iter().product::<usize>().max(1);
+        let index = |(i, place): (usize, usize)| op.index(win, i / per_plane, place);
+        out.push(Tensor::from_slice(shape, &at.into_iter().enumerate().map(index).collect::<Vec<i64>>()));
     }
     Ok(out)
 }
 
-/// The maxima, flat, and one more than the index of each in the whole input; 0 for an empty window.
+/// The maxima, flat, and the place of each inside its plane; `usize::MAX` for an empty window.
 fn max_of<T: Element + PartialOrd>(x: &Tensor, win: &Window3, planes: usize) -> Result<(Tensor, Vec<usize>)> {
     let n_in: usize = win.input.iter().product();
     let xs = x.slice::<T>();
@@ -100,14 +58,14 @@ fn max_of<T: Element + PartialOrd>(x: &Tensor, win: &Window3, planes: usize) -> 
     let (mut values, mut places) = (Vec::new(), Vec::new());
     for plane in 0..planes {
         let src = &xs[plane * n_in..][..n_in];
-        for_each_output(win, |at| {
-            let (mut best, mut place) = (lowest, 0);
-            for_each_tap(win, at, |i| {
+        win.for_each_output(|at| {
+            let (mut best, mut place) = (lowest, usize::MAX);
+            win.for_each_tap(at, |i| {
                 // A NaN is the only value that does not equal itself; the first one stays.
                 #[expect(clippy::eq_op, reason = "true for NaN only")]
-                let takes = place == 0 || src[i] > best || (src[i] != src[i] && best == best);
+                let takes = place == usize::MAX || src[i] > best || (src[i] != src[i] && best == best);
                 if takes {
-                    (best, place) = (src[i], plane * n_in + i + 1);
+                    (best, place) = (src[i], i);
                 }
             });
             values.push(best);

@@ -4,12 +4,13 @@
 //! stands in the flattened x, as i64. A window that lies in the padding alone gives the lowest value (max, index -1) or
 //! 0 (average, Lp). The first of equal maxima wins; a NaN wins over every number.
 
+mod cpu;
 mod eval;
 mod onnx;
 
 use crate::base::{DType, Fact, Result, Shape, Tensor};
 use crate::ops::window::{AutoPad, Axis, Window3, Windows};
-use crate::ops::{EvalCx, InferCx, OpDef, Problem};
+use crate::ops::{CpuStep, EvalCx, InferCx, OpDef, PackCache, Problem};
 use crate::{attr_enum, ensure, op_home, op_struct};
 
 attr_enum! {
@@ -59,6 +60,17 @@ impl Pool {
     pub fn window(&self, x: &[usize], y: &[usize]) -> Result<Window3> {
         Ok(Window3::new(&self.axes()?, &x[2..], &y[2..]))
     }
+
+    /// The index output for a maximum at a flat place inside its plane; `usize::MAX` is an empty window's place.
+    fn index(&self, win: &Window3, plane: usize, place: usize) -> i64 {
+        let [d, h, w] = win.input;
+        let inside = match (place, self.storage_order) {
+            (usize::MAX, _) => return -1,
+            (i, 0) => i,
+            (i, _) => i / (h * w) + i / w % h * d + i % w * d * h,
+        };
+        (plane * d * h * w + inside) as i64
+    }
 }
 
 impl OpDef for Pool {
@@ -96,6 +108,10 @@ impl OpDef for Pool {
 
     fn eval(&self, cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {
         eval::eval(self, cx)
+    }
+
+    fn cpu(&self, p: &Problem, _pack: &dyn PackCache) -> Result<Option<Box<dyn CpuStep>>> {
+        cpu::cpu(self, p)
     }
 
     fn flops(&self, p: &Problem) -> f64 {

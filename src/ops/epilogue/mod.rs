@@ -3,6 +3,10 @@
 //! Input 0 of the program is the result (with bias), inputs 1.. are the node's further operands in order. Each further
 //! operand broadcasts to the output's shape and never enlarges it. The program's only output is the node's output.
 
+mod cpu;
+
+pub use cpu::{BoundEpilogue, CpuEpilogue};
+
 use crate::base::error::ResultExt;
 use crate::base::{DType, Fact, Result, Shape, Tensor};
 use crate::ops::pointwise::{Pointwise, Program};

@@ -1,0 +1,201 @@
+//! Convolution: shapes, messages, the reference against numbers worked out by hand, and the CPU step against it.
+
+use super::steps::{Packs, assert_close, check_cpu, cpu, eval, infer, random};
+use sinter::base::{DType, Dim, Fact, Shape, Tensor};
+use sinter::ops::conv::Conv;
+use sinter::ops::pointwise::{Func, Program};
+use sinter::ops::window::AutoPad;
+use sinter::ops::{InferCx, Op, OpDef};
+
+/// Sums of up to a few hundred f32 products.
+pub const TOLERANCE: f64 = 1e-4;
+
+#[derive(Clone, Debug)]
+pub struct Case {
+    pub name: &'static str,
+    pub x: Vec<usize>,
+    pub w: Vec<usize>,
+    pub op: Conv,
+}
+
+fn case(name: &'static str, x: &[usize], w: &[usize], f: impl FnOnce(&mut Conv)) -> Case {
+    let mut op =
+        Conv { strides: vec![], pads: vec![], dilations: vec![], group: 1, auto_pad: AutoPad::NotSet, epilogue: None };
+    f(&mut op);
+    Case { name, x: x.to_vec(), w: w.to_vec(), op }
+}
+
+/// Shared by reference, CPU and CUDA tests.
+pub fn cases() -> Vec<Case> {
+    vec![
+        case("plain 3x3", &[1, 3, 11, 13], &[5, 3, 3, 3], |_| {}),
+        case("1x1", &[2, 17, 7, 5], &[19, 17, 1, 1], |_| {}),
+        case("1x1 stride 2", &[1, 8, 9, 7], &[6, 8, 1, 1], |c| c.strides = vec![2, 2]),
+        case("asymmetric pads", &[1, 3, 8, 9], &[4, 3, 3, 2], |c| c.pads = vec![2, 0, 1, 3]),
+        case("dilation and stride", &[2, 3, 15, 17], &[7, 3, 3, 3], |c| {
+            c.dilations = vec![2, 3];
+            c.strides = vec![3, 2];
+            c.pads = vec![1, 2, 2, 1];
+        }),
+        case("groups", &[1, 12, 9, 10], &[20, 3, 3, 3], |c| (c.group, c.pads) = (4, vec![1, 1, 1, 1])),
+        case("depthwise", &[2, 13, 11, 9], &[13, 1, 3, 3], |c| (c.group, c.pads) = (13, vec![1; 4])),
+        case("depthwise multiplier 2, 5x5", &[1, 6, 12, 11], &[12, 1, 5, 5], |c| {
+            (c.group, c.pads, c.strides) = (6, vec![2; 4], vec![2, 1]);
+        }),
+        case("depthwise multiplier 3", &[1, 4, 7, 7], &[12, 1, 3, 2], |c| c.group = 4),
+        case("one spatial axis", &[2, 5, 31], &[7, 5, 4], |c| (c.strides, c.pads) = (vec![2], vec![3, 1])),
+        case("three spatial axes", &[1, 4, 5, 6, 7], &[6, 2, 2, 3, 3], |c| {
+            (c.group, c.pads, c.strides, c.dilations) = (2, vec![1, 0, 2, 0, 1, 1], vec![1, 2, 2], vec![2, 1, 1]);
+        }),
+        case("SAME_UPPER, stride 2, even kernel", &[1, 3, 9, 10], &[4, 3, 4, 2], |c| {
+            (c.auto_pad, c.strides) = (AutoPad::SameUpper, vec![2, 2]);
+        }),
+        case("SAME_LOWER", &[1, 3, 9, 10], &[4, 3, 4, 2], |c| c.auto_pad = AutoPad::SameLower),
+        case("VALID", &[1, 3, 9, 10], &[4, 3, 3, 3], |c| (c.auto_pad, c.pads) = (AutoPad::Valid, vec![9; 4])),
+        case("no images", &[0, 3, 9, 10], &[4, 3, 3, 3], |_| {}),
+        case("kernel as large as the image", &[3, 4, 6, 5], &[9, 4, 6, 5], |_| {}),
+        case("kernel beyond the image, in padding", &[1, 2, 2, 2], &[3, 2, 5, 5], |c| c.pads = vec![2; 4]),
+        case("many channels", &[1, 70, 6, 6], &[65, 70, 3, 3], |c| c.pads = vec![1; 4]),
+    ]
+}
+
+/// An epilogue and the shapes of its further operands, for an output shape.
+pub fn epilogues(out: &[usize]) -> Vec<(&'static str, Program, Vec<Vec<usize>>)> {
+    let f32 = DType::F32;
+    let add = |n: usize| {
+        let mut p = Program { inputs: vec![f32; n + 1], instrs: vec![], outputs: vec![0] };
+        let mut r = 0;
+        for i in 1..=n {
+            r = p.push(Func::Add, &[r, i as u16]).unwrap();
+        }
+        p.outputs = vec![p.push(Func::Relu, &[r]).unwrap()];
+        p
+    };
+    let rank = out.len();
+    let only = |axis: usize| (0..rank).map(|i| if i == axis { out[i] } else { 1 }).collect::<Vec<_>>();
+    let mut compare = Program::identity(f32);
+    let zero = compare.push_const(0.0, f32).unwrap();
+    compare.outputs = vec![compare.push(Func::Greater, &[0, zero]).unwrap()];
+    let mut to_f16 = Program::identity(f32);
+    let s = to_f16.push(Func::Sigmoid, &[0]).unwrap();
+    to_f16.outputs = vec![to_f16.push_cast(s, DType::F16).unwrap()];
+    vec![
+        ("relu", Program::single(Func::Relu, &[f32]).unwrap(), vec![]),
+        ("residual", add(1), vec![out.to_vec()]),
+        ("scalar", add(1), vec![vec![]]),
+        ("per channel", add(1), vec![only(1)]),
+        ("per column", add(1), vec![vec![out[rank - 1]]]),
+        ("per image and row", add(1), vec![(0..rank).map(|i| if i == 0 || i + 2 == rank { out[i] } else { 1 }).collect()]),
+        ("four operands", add(4), vec![only(1), out.to_vec(), vec![1], only(rank - 1)]),
+        ("to bool", compare, vec![]),
+        ("to f16", to_f16, vec![]),
+    ]
+}
+
+pub fn operands(c: &Case, with_bias: bool) -> Vec<Option<Tensor>> {
+    let bias = with_bias.then(|| random(DType::F32, &[c.w[0]], 3));
+    vec![Some(random(DType::F32, &c.x, 1)), Some(random(DType::F32, &c.w, 2)), bias]
+}
+
+#[test]
+fn cpu_step_gives_the_references_numbers() {
+    for c in cases() {
+        for with_bias in [false, true] {
+            let had = check_cpu(c.name, &Op::from(c.op.clone()), &operands(&c, with_bias), &[1], TOLERANCE);
+            assert!(had, "{}: no CPU step", c.name);
+        }
+    }
+}
+
+#[test]
+fn cpu_step_applies_every_kind_of_epilogue() {
+    for c in cases() {
+        let inputs = operands(&c, true);
+        let out = infer(&Op::from(c.op.clone()), &inputs).unwrap()[0].shape.concrete().unwrap();
+        for (name, program, shapes) in epilogues(&out) {
+            let mut op = c.op.clone();
+            op.epilogue = Some(program);
+            let mut inputs = inputs.clone();
+            inputs.extend(shapes.iter().enumerate().map(|(i, s)| Some(random(DType::F32, s, 10 + i as u64))));
+            let what = format!("{} with {name}", c.name);
+            // f16 results may round to either neighbour.
+            let tolerance = if name == "to f16" { 2e-3 } else { TOLERANCE };
+            let had = check_cpu(&what, &Op::from(op), &inputs, &[1], tolerance);
+            assert!(had, "{what}: no CPU step");
+        }
+    }
+}
+
+#[test]
+fn weights_are_packed_once_for_all_shapes() {
+    let packs = Packs::default();
+    let op = Op::from(cases()[0].op.clone());
+    for size in [8, 9, 30] {
+        let inputs = [Some(random(DType::F32, &[1, 3, size, size], 1)), Some(random(DType::F32, &[4, 3, 3, 3], 2)), None];
+        let got = cpu(&op, &inputs, &[1], &packs).unwrap().expect("f32 has a step");
+        assert_close("packed", &got[0], &eval(&op, &inputs).unwrap()[0], TOLERANCE);
+    }
+    assert_eq!(*packs.n_made.borrow(), 1);
+}
+
+#[test]
+fn reference_by_hand() {
+    let c = case("", &[1, 1, 3, 3], &[1, 1, 2, 2], |_| {});
+    let x = Tensor::from_slice(&[1, 1, 3, 3], &[1f32, 2., 3., 4., 5., 6., 7., 8., 9.]);
+    let w = Tensor::from_slice(&[1, 1, 2, 2], &[1f32, 10., 100., 1000.]);
+    let b = Tensor::from_slice(&[1], &[0.5f32]);
+    let y = eval(&Op::from(c.op), &[Some(x), Some(w), Some(b)]).unwrap();
+    assert_eq!(y[0].slice::<f32>(), &[5421.5, 6532.5, 8754.5, 9865.5]);
+}
+
+#[test]
+fn half_precision_rounds_once() {
+    // 4096 products of 1 x 1: a running f16 sum would stop at 2048.
+    let c = case("", &[1, 4096, 1], &[1, 4096, 1], |_| {});
+    let ones = Tensor::from_slice(&[1, 4096, 1], &vec![half::f16::ONE; 4096]);
+    let y = eval(&Op::from(c.op), &[Some(ones.clone()), Some(ones), None]).unwrap();
+    assert_eq!((y[0].dtype(), y[0].to_f32s()), (DType::F16, vec![4096.0]));
+}
+
+#[test]
+fn shapes_stay_symbolic() {
+    let c = case("", &[], &[], |c| (c.strides, c.pads) = (vec![2, 2], vec![1; 4]));
+    let x = Fact::new(DType::F32, Shape(vec!["n".into(), 3.into(), "h".into(), 64.into()]));
+    let w = Fact::new(DType::F32, Shape::from([8, 3, 3, 3]));
+    let y = c.op.infer(&InferCx::new(&[Some(&x), Some(&w)])).unwrap();
+    let half = (Dim::sym("h") + -1).floor_div(&Dim::Const(2)).unwrap() + 1;
+    assert_eq!(y[0].shape, Shape(vec!["n".into(), 8.into(), half, 32.into()]));
+}
+
+#[test]
+fn messages_say_what_was_expected() {
+    let fails = |x: &[usize], w: &[usize], extra: &[&[usize]], f: &dyn Fn(&mut Conv)| {
+        let c = case("", x, w, |c| f(c));
+        let mut inputs = vec![Some(random(DType::F32, x, 1)), Some(random(DType::F32, w, 1))];
+        inputs.extend(extra.iter().map(|s| Some(random(DType::F32, s, 1))));
+        infer(&Op::from(c.op), &inputs).unwrap_err().to_string()
+    };
+    let text = fails(&[1, 3, 8, 8], &[4, 64, 3, 3], &[], &|_| {});
+    assert!(text.contains("expected 64 channels (weight dim 1 x group = 64 x 1), got 3"), "{text}");
+    let text = fails(&[1, 4, 8, 8], &[3, 2, 3, 3], &[], &|c| c.group = 2);
+    assert!(text.contains("3 output channels are no multiple of group 2"), "{text}");
+    let text = fails(&[1, 3, 8, 8], &[4, 3, 3, 3], &[&[5]], &|_| {});
+    assert!(text.contains("expected bias [4], got [5]"), "{text}");
+    let text = fails(&[1, 3, 1, 8], &[4, 3, 3, 3], &[], &|_| {});
+    assert!(text.contains("a window of 3 elements does not fit an input of 1"), "{text}");
+    let text = fails(&[1, 3, 8, 8], &[4, 3, 3, 3], &[], &|c| c.strides = vec![1]);
+    assert!(text.contains("strides: expected 2 numbers for 2 spatial axes, got 1"), "{text}");
+    let text = fails(&[1, 3, 8, 8], &[4, 3, 3, 3], &[&[4], &[2, 4, 6, 6]], &|c| {
+        c.epilogue = Some(Program::single(Func::Add, &[DType::F32, DType::F32]).unwrap());
+    });
+    assert!(text.contains("input 3: shape [2,4,6,6] does not broadcast to the result's [1,4,6,6]"), "{text}");
+}
+
+#[test]
+fn attributes_survive_storing() {
+    let mut op = cases()[4].op.clone();
+    op.epilogue = Some(Program::single(Func::Relu, &[DType::F32]).unwrap());
+    let op = Op::from(op);
+    let back = Op::from_attrs(op.id(), &op.attrs()).unwrap();
+    assert_eq!(format!("{}", back.attrs()), format!("{}", op.attrs()));
+}
