@@ -9,9 +9,6 @@ mod device;
 mod gemm;
 #[path = "gpu/launch.rs"]
 mod launch;
-mod models;
-#[path = "gpu/networks.rs"]
-mod networks;
 
 use parking_lot::{Mutex, MutexGuard};
 use sinter::base::Result;

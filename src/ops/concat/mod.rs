@@ -1,9 +1,13 @@
 //! Joins along one axis. Inputs: one or more tensors of one type and rank that agree but for that axis.
 
+mod cpu;
+mod cuda;
+
 use crate::base::{Dim, Fact, Result, Tensor};
 use crate::network::ValueId;
 use crate::ops::shape::with_known;
-use crate::ops::{EvalCx, ImportCx, InferCx, OpDef, onnx};
+use crate::device::DeviceProps;
+use crate::ops::{CpuStep, EvalCx, ImportCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions, onnx};
 use crate::{ensure, op_home, op_struct};
 
 op_struct! {
@@ -75,6 +79,18 @@ impl OpDef for Concat {
             at += len;
         }
         Ok(vec![out])
+    }
+
+    fn cpu(&self, p: &Problem, _pack: &dyn PackCache) -> Result<Option<Box<dyn CpuStep>>> {
+        cpu::step(self, p)
+    }
+
+    fn cuda_tactics(&self, p: &Problem, _dev: &DeviceProps, opt: &TacticOptions) -> Vec<Tactic> {
+        cuda::tactics(self, p, opt)
+    }
+
+    fn cuda_program(&self, tactic: &Tactic, p: &Problem, dev: &DeviceProps) -> Result<StepProgram> {
+        cuda::program(self, tactic, p, dev)
     }
 }
 

@@ -4,8 +4,11 @@
 
 use crate::base::{Dim, Fact, Result, Shape, Tensor};
 use crate::network::ValueId;
+use crate::ops::transpose::cpu::ViewStep;
+use crate::ops::transpose::cuda;
 use crate::ops::transpose::strided::View;
-use crate::ops::{EvalCx, ImportCx, InferCx, OpDef, onnx};
+use crate::device::DeviceProps;
+use crate::ops::{CpuStep, EvalCx, ImportCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions, onnx};
 use crate::{attr_enum, ensure, err, op_home, op_struct};
 
 attr_enum! {
@@ -73,6 +76,23 @@ impl OpDef for DepthToSpace {
         let mut out = cx.output(0)?;
         self.view(x.shape()).copy(x, &mut out);
         Ok(vec![out])
+    }
+
+    fn cpu(&self, p: &Problem, _pack: &dyn PackCache) -> Result<Option<Box<dyn CpuStep>>> {
+        let Some(x) = p.input(0) else { return Ok(None) };
+        Ok(ViewStep::boxed("depth_to_space", p, &self.view(&x.dims)))
+    }
+
+    fn cuda_tactics(&self, p: &Problem, _dev: &DeviceProps, opt: &TacticOptions) -> Vec<Tactic> {
+        let (Some(x), Some(view)) = (p.input(0), p.input(0).map(|x| self.view(&x.dims))) else { return vec![] };
+        cuda::tactics(&view, x.dtype.size(), opt)
+    }
+
+    fn cuda_program(&self, tactic: &Tactic, p: &Problem, dev: &DeviceProps) -> Result<StepProgram> {
+        let (Some(x), Some(view)) = (p.input(0), p.input(0).map(|x| self.view(&x.dims))) else {
+            return Err(crate::err!(InvalidState, "an operand of a depth_to_space is not known"));
+        };
+        cuda::program(tactic, &view, x.dtype.size(), dev)
     }
 }
 

@@ -5,8 +5,11 @@ use crate::base::tensor::strides_of;
 use crate::network::ValueId;
 use crate::ops::fill::shape_from_operand;
 use crate::ops::shape::{MAX_KNOWN, with_known};
+use crate::ops::transpose::cpu::ViewStep;
+use crate::ops::transpose::cuda;
 use crate::ops::transpose::strided::View;
-use crate::ops::{EvalCx, ImportCx, InferCx, OpDef, onnx};
+use crate::device::DeviceProps;
+use crate::ops::{CpuStep, EvalCx, ImportCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions, onnx};
 use crate::{op_home, op_struct};
 
 op_struct! {
@@ -54,6 +57,23 @@ impl OpDef for Expand {
 
     fn host_inputs(&self) -> Vec<usize> {
         vec![1]
+    }
+
+    fn cpu(&self, p: &Problem, _pack: &dyn PackCache) -> Result<Option<Box<dyn CpuStep>>> {
+        let Some(x) = p.input(0) else { return Ok(None) };
+        Ok(ViewStep::boxed("expand", p, &Expand::view(&x.dims, &p.outputs[0].dims)))
+    }
+
+    fn cuda_tactics(&self, p: &Problem, _dev: &DeviceProps, opt: &TacticOptions) -> Vec<Tactic> {
+        let (Some(x), Some(view)) = (p.input(0), p.input(0).map(|x| Expand::view(&x.dims, &p.outputs[0].dims))) else { return vec![] };
+        cuda::tactics(&view, x.dtype.size(), opt)
+    }
+
+    fn cuda_program(&self, tactic: &Tactic, p: &Problem, dev: &DeviceProps) -> Result<StepProgram> {
+        let (Some(x), Some(view)) = (p.input(0), p.input(0).map(|x| Expand::view(&x.dims, &p.outputs[0].dims))) else {
+            return Err(crate::err!(InvalidState, "an operand of a expand is not known"));
+        };
+        cuda::program(tactic, &view, x.dtype.size(), dev)
     }
 }
 

@@ -2,10 +2,14 @@
 //!
 //! Also the home of ONNX `Constant`, which becomes a constant of the graph and no node at all.
 
+mod cpu;
+pub(crate) mod cuda;
+
 use crate::base::{Dim, Fact, Result, Shape, Tensor};
 use crate::network::ValueId;
 use crate::ops::shape::{MAX_KNOWN, with_known};
-use crate::ops::{EvalCx, ImportCx, InferCx, OpDef, fresh_dim, onnx};
+use crate::device::DeviceProps;
+use crate::ops::{CpuStep, EvalCx, ImportCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions, fresh_dim, onnx};
 use crate::{bail, ensure, err, op_home, op_struct};
 use std::sync::Arc;
 
@@ -63,6 +67,18 @@ impl OpDef for Fill {
 
     fn host_inputs(&self) -> Vec<usize> {
         vec![0]
+    }
+
+    fn cpu(&self, p: &Problem, _pack: &dyn PackCache) -> Result<Option<Box<dyn CpuStep>>> {
+        Ok(cpu::step(self, p))
+    }
+
+    fn cuda_tactics(&self, _p: &Problem, _dev: &DeviceProps, _opt: &TacticOptions) -> Vec<Tactic> {
+        cuda::tactics(self)
+    }
+
+    fn cuda_program(&self, _tactic: &Tactic, p: &Problem, dev: &DeviceProps) -> Result<StepProgram> {
+        cuda::program(self, p, dev)
     }
 }
 

@@ -3,10 +3,14 @@
 //! The output has x's shape with the axis replaced by the shape of the indices. A negative index counts from the end.
 //! An index out of range is an error on the host; devices clamp it, since they cannot report.
 
+mod cpu;
+mod cuda;
+
 use crate::base::{DType, Fact, Result, Shape, Tensor};
 use crate::network::ValueId;
 use crate::ops::shape::with_known;
-use crate::ops::{EvalCx, ImportCx, InferCx, OpDef, onnx};
+use crate::device::DeviceProps;
+use crate::ops::{CpuStep, EvalCx, ImportCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions, onnx};
 use crate::{ensure, op_home, op_struct};
 
 op_struct! {
@@ -65,6 +69,18 @@ impl OpDef for Gather {
             }
         }
         Ok(vec![out])
+    }
+
+    fn cpu(&self, p: &Problem, _pack: &dyn PackCache) -> Result<Option<Box<dyn CpuStep>>> {
+        cpu::step(self, p)
+    }
+
+    fn cuda_tactics(&self, p: &Problem, _dev: &DeviceProps, opt: &TacticOptions) -> Vec<Tactic> {
+        cuda::tactics(self, p, opt)
+    }
+
+    fn cuda_program(&self, tactic: &Tactic, p: &Problem, dev: &DeviceProps) -> Result<StepProgram> {
+        cuda::program(self, tactic, p, dev)
     }
 }
 

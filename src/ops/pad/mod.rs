@@ -1,15 +1,18 @@
 //! Adds (or, where negative, crops) elements at the ends of axes. Inputs: x of any type, pads (all begins, then all
-//! ends), optional value (one element of x's type), optional axes; pads and axes are read by the host.
+//! ends), optional value (one element of x's type), optional axes; all but x are read by the host.
 //!
 //! Crops come first: `Edge`, `Reflect` and `Wrap` repeat what is left, as often as the pads need.
 
+mod cpu;
+mod cuda;
 mod onnx;
 
 use crate::base::dims::normalize_axis;
 use crate::base::{Dim, Fact, Result, Tensor};
 use crate::base::tensor::strides_of;
 use crate::ops::transpose::strided::for_each_index;
-use crate::ops::{EvalCx, InferCx, OpDef, fresh_dim};
+use crate::device::DeviceProps;
+use crate::ops::{CpuStep, EvalCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions, fresh_dim};
 use crate::{attr_enum, ensure, op_home, op_struct};
 
 attr_enum! {
@@ -153,6 +156,18 @@ impl OpDef for Pad {
     }
 
     fn host_inputs(&self) -> Vec<usize> {
-        vec![1, 3]
+        vec![1, 2, 3]
+    }
+
+    fn cpu(&self, p: &Problem, _pack: &dyn PackCache) -> Result<Option<Box<dyn CpuStep>>> {
+        cpu::step(self, p)
+    }
+
+    fn cuda_tactics(&self, p: &Problem, _dev: &DeviceProps, opt: &TacticOptions) -> Vec<Tactic> {
+        cuda::tactics(self, p, opt)
+    }
+
+    fn cuda_program(&self, tactic: &Tactic, p: &Problem, dev: &DeviceProps) -> Result<StepProgram> {
+        cuda::program(tactic, p, dev)
     }
 }

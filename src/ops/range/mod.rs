@@ -1,9 +1,14 @@
 //! The numbers `start`, `start + delta`, .. before `limit`. Inputs: start, limit, delta (one element each, host).
 
+mod cuda;
+
 use crate::base::{Dim, Fact, Result, Tensor};
 use crate::network::ValueId;
 use crate::ops::shape::{MAX_KNOWN, with_known};
-use crate::ops::{EvalCx, ImportCx, InferCx, OpDef, fresh_dim, onnx};
+use crate::device::DeviceProps;
+use crate::ops::{
+    EvalCx, ImportCx, InferCx, OpDef, Problem, StepProgram, Tactic, TacticOptions, fresh_dim, onnx,
+};
 use crate::{ensure, op_home, op_struct};
 
 op_struct! {
@@ -88,6 +93,14 @@ impl OpDef for Range {
 
     fn host_inputs(&self) -> Vec<usize> {
         vec![0, 1, 2]
+    }
+
+    fn cuda_tactics(&self, p: &Problem, _dev: &DeviceProps, _opt: &TacticOptions) -> Vec<Tactic> {
+        cuda::tactics(p)
+    }
+
+    fn cuda_program(&self, _tactic: &Tactic, p: &Problem, dev: &DeviceProps) -> Result<StepProgram> {
+        cuda::program(p, dev)
     }
 }
 

@@ -6,12 +6,15 @@
 //! equal elements wins unless `select_last_index`. `Max` and `Min` give NaN when an element is NaN.
 
 mod eval;
+mod cpu;
+mod cuda;
 mod onnx;
 
 use crate::base::dims::normalize_axis;
 use crate::base::{DType, Dim, Fact, Result, Tensor};
 use crate::ops::shape::with_known;
-use crate::ops::{EvalCx, InferCx, OpDef, Problem};
+use crate::device::DeviceProps;
+use crate::ops::{CpuStep, EvalCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions};
 use crate::{attr_enum, bail, ensure, err, op_home, op_struct};
 
 attr_enum! {
@@ -107,11 +110,19 @@ impl OpDef for Reduce {
                 ensure!(f.dtype.is_int() && f.rank() <= 1, InvalidArgument, "input 1: expected integers, got {f}");
                 match cx.ints(1)? {
                     Some(v) => Some(v),
-                    None if self.keepdims => {
-                        let shape: Vec<Dim> = x.shape.iter().map(|_| crate::ops::fresh_dim("reduce")).collect();
+                    None => {
+                        // Distinct axes, of which only the number is known.
+                        let n = match f.shape.numel().as_const() {
+                            Some(0) if self.noop_with_empty_axes => 0,
+                            Some(0) => x.rank(),
+                            Some(n) if n <= x.rank() as i64 => n as usize,
+                            _ if self.keepdims => 0,
+                            _ => bail!(Unsupported, "the number of reduced axes depends on data, and so does the rank"),
+                        };
+                        let rank = if self.keepdims { x.rank() } else { x.rank() - n };
+                        let shape: Vec<Dim> = (0..rank).map(|_| crate::ops::fresh_dim("reduce")).collect();
                         return Ok(vec![Fact::new(dtype, shape)]);
                     }
-                    None => bail!(Unsupported, "the reduced axes depend on data, and with them the rank of the result"),
                 }
             }
             None => None,
@@ -143,5 +154,17 @@ impl OpDef for Reduce {
 
     fn flops(&self, p: &Problem) -> f64 {
         p.input(0).map_or(0.0, |x| x.numel() as f64)
+    }
+
+    fn cpu(&self, p: &Problem, _pack: &dyn PackCache) -> Result<Option<Box<dyn CpuStep>>> {
+        cpu::step(self, p)
+    }
+
+    fn cuda_tactics(&self, p: &Problem, _dev: &DeviceProps, opt: &TacticOptions) -> Vec<Tactic> {
+        cuda::tactics(self, p, opt)
+    }
+
+    fn cuda_program(&self, tactic: &Tactic, p: &Problem, dev: &DeviceProps) -> Result<StepProgram> {
+        cuda::program(self, tactic, p, dev)
     }
 }

@@ -6,13 +6,16 @@
 //! integer that the shape has, as the common runtimes have it.
 
 pub mod axis;
+mod cpu;
+mod cuda;
 mod onnx;
 
 use crate::base::dims::normalize_axis;
 use crate::base::tensor::strides_of;
 use crate::base::{DType, Dim, Fact, Result, Shape, Tensor};
 use crate::ops::transpose::strided::for_each_index;
-use crate::ops::{EvalCx, InferCx, OpDef, Problem, fresh_dim};
+use crate::device::DeviceProps;
+use crate::ops::{CpuStep, EvalCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions, fresh_dim};
 use crate::{attr_enum, bail, ensure, err, op_home, op_struct};
 use axis::{AxisPlan, Taps};
 
@@ -169,9 +172,10 @@ fn scaled(size: usize, scale: f32) -> Result<usize> {
 
 /// The scaled dimension as an expression where the scale is a fraction of small numbers.
 fn scaled_dim(d: &Dim, scale: f32) -> Dim {
-    for q in 1..=16i64 {
+    for q in 1..=64i64 {
+        // Within the rounding of the f32 that was written for the fraction.
         let p = scale as f64 * q as f64;
-        if (1.0..1e6).contains(&p.round()) && (p - p.round()).abs() < 1e-9 {
+        if (1.0..1e6).contains(&p.round()) && (p / p.round() - 1.0).abs() < 1e-7 {
             if let Some(v) = (d * &Dim::from(p.round() as i64)).floor_div(&Dim::from(q)) {
                 return v;
             }
@@ -264,6 +268,18 @@ impl OpDef for Resize {
             ResizeMode::Cubic => 32.0,
         };
         per * p.outputs[0].numel() as f64
+    }
+
+    fn cpu(&self, p: &Problem, _pack: &dyn PackCache) -> Result<Option<Box<dyn CpuStep>>> {
+        cpu::step(self, p)
+    }
+
+    fn cuda_tactics(&self, p: &Problem, _dev: &DeviceProps, opt: &TacticOptions) -> Vec<Tactic> {
+        cuda::tactics(self, p, opt)
+    }
+
+    fn cuda_program(&self, tactic: &Tactic, p: &Problem, dev: &DeviceProps) -> Result<StepProgram> {
+        cuda::program(self, tactic, p, dev)
     }
 }
 

@@ -9,8 +9,11 @@ pub mod range;
 use crate::base::dims::normalize_axis;
 use crate::base::{Dim, Fact, Result, Tensor};
 use crate::ops::shape::with_known;
+use crate::ops::transpose::cpu::ViewStep;
+use crate::ops::transpose::cuda;
 use crate::ops::transpose::strided::View;
-use crate::ops::{EvalCx, InferCx, OpDef, fresh_dim};
+use crate::device::DeviceProps;
+use crate::ops::{CpuStep, EvalCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions, fresh_dim};
 use crate::{ensure, op_home, op_struct};
 use range::Range;
 
@@ -63,6 +66,19 @@ fn axes_of(axes: Option<&[i64]>, n: usize, rank: usize) -> Result<Vec<usize>> {
         ensure!(!v[..i].contains(a), InvalidArgument, "axis {a} is sliced twice");
     }
     Ok(v)
+}
+
+impl Slice {
+    /// The copy of a node at concrete shapes; `None` when an operand is not known.
+    fn view(&self, p: &Problem) -> Result<Option<View>> {
+        if (1..5).any(|i| p.input(i).is_some() && p.known(i).is_none()) {
+            return Ok(None);
+        }
+        let ints = |i: usize| p.known(i).map(|t| t.to_i64s());
+        let (Some(x), Some(starts), Some(ends)) = (p.input(0), ints(1), ints(2)) else { return Ok(None) };
+        let ranges = resolve(&x.dims, &starts, &ends, ints(3).as_deref(), ints(4).as_deref())?;
+        Ok(Some(view(&x.dims, &ranges)))
+    }
 }
 
 impl OpDef for Slice {
@@ -140,5 +156,24 @@ impl OpDef for Slice {
 
     fn host_inputs(&self) -> Vec<usize> {
         vec![1, 2, 3, 4]
+    }
+
+    fn cpu(&self, p: &Problem, _pack: &dyn PackCache) -> Result<Option<Box<dyn CpuStep>>> {
+        match self.view(p)? {
+            Some(view) => Ok(ViewStep::boxed("slice", p, &view)),
+            None => Ok(None),
+        }
+    }
+
+    fn cuda_tactics(&self, p: &Problem, _dev: &DeviceProps, opt: &TacticOptions) -> Vec<Tactic> {
+        let (Some(x), Some(view)) = (p.input(0), self.view(p).ok().flatten()) else { return vec![] };
+        cuda::tactics(&view, x.dtype.size(), opt)
+    }
+
+    fn cuda_program(&self, tactic: &Tactic, p: &Problem, dev: &DeviceProps) -> Result<StepProgram> {
+        let (Some(x), Some(view)) = (p.input(0), self.view(p).ok().flatten()) else {
+            return Err(crate::err!(InvalidState, "an operand of a slice is not known"));
+        };
+        cuda::program(tactic, &view, x.dtype.size(), dev)
     }
 }

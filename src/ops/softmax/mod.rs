@@ -2,9 +2,13 @@
 //!
 //! `flatten` is the form before opset 13: all axes from `axis` on are one. A row of nothing but -inf gives NaN.
 
+mod cpu;
+mod cuda;
+
 use crate::base::{Fact, Result, Tensor};
 use crate::network::ValueId;
-use crate::ops::{EvalCx, ImportCx, InferCx, OpDef, Problem, onnx};
+use crate::device::DeviceProps;
+use crate::ops::{CpuStep, EvalCx, ImportCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions, onnx};
 use crate::{ensure, op_home, op_struct};
 
 op_struct! {
@@ -78,6 +82,18 @@ impl OpDef for Softmax {
 
     fn flops(&self, p: &Problem) -> f64 {
         5.0 * p.outputs[0].numel() as f64
+    }
+
+    fn cpu(&self, p: &Problem, _pack: &dyn PackCache) -> Result<Option<Box<dyn CpuStep>>> {
+        cpu::step(self, p)
+    }
+
+    fn cuda_tactics(&self, p: &Problem, _dev: &DeviceProps, opt: &TacticOptions) -> Vec<Tactic> {
+        cuda::tactics(self, p, opt)
+    }
+
+    fn cuda_program(&self, tactic: &Tactic, p: &Problem, _dev: &DeviceProps) -> Result<StepProgram> {
+        cuda::program(self, tactic, p)
     }
 }
 

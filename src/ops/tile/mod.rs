@@ -3,8 +3,11 @@
 use crate::base::tensor::strides_of;
 use crate::base::{Dim, Fact, Result, Tensor};
 use crate::network::ValueId;
+use crate::ops::transpose::cpu::ViewStep;
+use crate::ops::transpose::cuda;
 use crate::ops::transpose::strided::View;
-use crate::ops::{EvalCx, ImportCx, InferCx, OpDef, fresh_dim, onnx};
+use crate::device::DeviceProps;
+use crate::ops::{CpuStep, EvalCx, ImportCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions, fresh_dim, onnx};
 use crate::ops::shape::with_known;
 use crate::{ensure, op_home, op_struct};
 
@@ -68,6 +71,23 @@ impl OpDef for Tile {
 
     fn host_inputs(&self) -> Vec<usize> {
         vec![1]
+    }
+
+    fn cpu(&self, p: &Problem, _pack: &dyn PackCache) -> Result<Option<Box<dyn CpuStep>>> {
+        let (Some(x), Some(r)) = (p.input(0), p.known(1)) else { return Ok(None) };
+        Ok(ViewStep::boxed("tile", p, &Tile::view(&x.dims, &r.to_i64s())))
+    }
+
+    fn cuda_tactics(&self, p: &Problem, _dev: &DeviceProps, opt: &TacticOptions) -> Vec<Tactic> {
+        let (Some(x), Some(view)) = (p.input(0), p.input(0).zip(p.known(1)).map(|(x, r)| Tile::view(&x.dims, &r.to_i64s()))) else { return vec![] };
+        cuda::tactics(&view, x.dtype.size(), opt)
+    }
+
+    fn cuda_program(&self, tactic: &Tactic, p: &Problem, dev: &DeviceProps) -> Result<StepProgram> {
+        let (Some(x), Some(view)) = (p.input(0), p.input(0).zip(p.known(1)).map(|(x, r)| Tile::view(&x.dims, &r.to_i64s()))) else {
+            return Err(crate::err!(InvalidState, "an operand of a tile is not known"));
+        };
+        cuda::program(tactic, &view, x.dtype.size(), dev)
     }
 }
 

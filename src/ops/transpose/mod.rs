@@ -2,14 +2,18 @@
 //!
 //! [`strided`] holds the copy through strides that this and several other operators are made of.
 
+pub(crate) mod cpu;
+pub(crate) mod cuda;
 pub mod strided;
 
 use crate::base::dims::normalize_axis;
 use crate::base::{Fact, Result, Shape, Tensor};
 use crate::ops::shape::with_known;
-use crate::ops::{EvalCx, ImportCx, InferCx, OpDef, onnx};
+use crate::device::DeviceProps;
+use crate::ops::{CpuStep, EvalCx, ImportCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions, onnx};
 use crate::network::ValueId;
 use crate::{ensure, op_home, op_struct};
+use cpu::ViewStep;
 use strided::View;
 
 op_struct! {
@@ -63,6 +67,23 @@ impl OpDef for Transpose {
         let mut out = cx.output(0)?;
         self.view(x.shape())?.copy(x, &mut out);
         Ok(vec![out])
+    }
+
+    fn cpu(&self, p: &Problem, _pack: &dyn PackCache) -> Result<Option<Box<dyn CpuStep>>> {
+        let Some(x) = p.input(0) else { return Ok(None) };
+        Ok(ViewStep::boxed("transpose", p, &self.view(&x.dims)?))
+    }
+
+    fn cuda_tactics(&self, p: &Problem, _dev: &DeviceProps, opt: &TacticOptions) -> Vec<Tactic> {
+        let (Some(x), Some(view)) = (p.input(0), p.input(0).and_then(|x| self.view(&x.dims).ok())) else { return vec![] };
+        cuda::tactics(&view, x.dtype.size(), opt)
+    }
+
+    fn cuda_program(&self, tactic: &Tactic, p: &Problem, dev: &DeviceProps) -> Result<StepProgram> {
+        let (Some(x), Some(view)) = (p.input(0), p.input(0).and_then(|x| self.view(&x.dims).ok())) else {
+            return Err(crate::err!(InvalidState, "an operand of a transpose is not known"));
+        };
+        cuda::program(tactic, &view, x.dtype.size(), dev)
     }
 }
 

@@ -1,0 +1,114 @@
+//! CUDA: `resize.cu` along one to three innermost axes. Not there: antialias, the coordinates `tf_half_pixel_for_nn`,
+//! linear and cubic of integers.
+
+use super::axis::AxisPlan;
+use super::{CoordinateMode, NearestMode, Resize, ResizeMode};
+use crate::base::{DType, Result};
+use crate::device::DeviceProps;
+use crate::ops::transpose::cuda::{filled, unit};
+use crate::ops::{Arg, KernelSpec, Launch, Problem, StepProgram, Tactic, TacticOptions, TacticSource, blocks, i32_struct};
+use crate::{ensure, err};
+
+const THREADS: usize = 256;
+
+fn plan(op: &Resize, p: &Problem) -> Result<Vec<AxisPlan>> {
+    let x = p.input(0).ok_or_else(|| err!(InvalidArgument, "input 0 is missing"))?;
+    for i in 1..4 {
+        ensure!(p.input(i).is_none() || p.known(i).is_some(), InvalidState, "operand {i} of a resize is not known");
+    }
+    let known = |i: usize| p.known(i).map(|t| &**t);
+    op.plan_of(&x.dims, known(1), known(2), known(3))
+}
+
+/// Innermost axes from the first one that changes.
+fn active(plan: &[AxisPlan]) -> usize {
+    let first = plan.iter().position(|a| !a.is_identity()).unwrap_or(plan.len().saturating_sub(1));
+    (plan.len() - first).max(1)
+}
+
+pub fn tactics(op: &Resize, p: &Problem, opt: &TacticOptions) -> Vec<Tactic> {
+    let (Some(x), Ok(plan)) = (p.input(0), plan(op, p)) else { return vec![] };
+    let coord = match op.coordinates {
+        CoordinateMode::HalfPixel => 0,
+        CoordinateMode::PytorchHalfPixel => 1,
+        CoordinateMode::AlignCorners => 2,
+        CoordinateMode::Asymmetric => 3,
+        CoordinateMode::TfCropAndResize => 4,
+        CoordinateMode::HalfPixelSymmetric => 5,
+        CoordinateMode::TfHalfPixelForNn => return vec![],
+    };
+    let crops = op.coordinates == CoordinateMode::TfCropAndResize;
+    let mut active = active(&plan);
+    if opt.dynamic && !crops {
+        // An axis that stays at this shape may change at another.
+        active = active.max(plan.len().saturating_sub(2).clamp(1, 3).min(plan.len()));
+    }
+    if op.antialias || active > 3 || plan.is_empty() {
+        return vec![];
+    }
+    let (mode, ty) = match op.mode {
+        // Nearest moves elements; only the extrapolated value needs the type.
+        ResizeMode::Nearest if crops && x.dtype != DType::Bool => (0, crate::ops::cuda_type(x.dtype)),
+        ResizeMode::Nearest if crops => return vec![],
+        ResizeMode::Nearest => (0, unit(x.dtype.size())),
+        _ if !x.dtype.is_float() => return vec![],
+        ResizeMode::Linear => (1, crate::ops::cuda_type(x.dtype)),
+        ResizeMode::Cubic => (2, crate::ops::cuda_type(x.dtype)),
+    };
+    let mut kernel = KernelSpec::new("resize.cu").define("T_IN", ty).define("MODE", mode).define("COORD", coord);
+    if op.mode == ResizeMode::Nearest {
+        let round = NearestMode::ALL.iter().position(|m| *m == op.nearest).expect("every mode is listed");
+        kernel = kernel.define("ROUND", round);
+    }
+    if op.mode == ResizeMode::Cubic {
+        kernel = kernel.define("EXCLUDE_OUTSIDE", op.exclude_outside as i64);
+    }
+    let kernel = kernel.define("ACTIVE", active).define("THREADS", THREADS);
+    vec![Tactic {
+        name: format!("resize/{}_{}_{}_active{active}_{ty}", op.mode.name(), op.coordinates.name(), op.nearest.name()),
+        source: TacticSource::Kernels,
+        kernels: vec![kernel],
+        params: vec![active as i64],
+    }]
+}
+
+pub fn program(op: &Resize, tactic: &Tactic, p: &Problem, _dev: &DeviceProps) -> Result<StepProgram> {
+    let plan = plan(op, p)?;
+    let n_active = tactic.params.first().map_or(0, |v| *v as usize);
+    ensure!(
+        (1..=3).contains(&n_active) && n_active <= plan.len() && active(&plan) <= n_active,
+        Unsupported,
+        "{} resizes {n_active} innermost axes, here {} change",
+        tactic.name,
+        active(&plan)
+    );
+    let (outer, inner) = plan.split_at(plan.len() - n_active);
+    let planes: usize = outer.iter().map(|a| a.output).product();
+    let pixels: usize = inner.iter().map(|a| a.output).product();
+    let in_pixels: usize = inner.iter().map(|a| a.input).product();
+    if planes * pixels == 0 {
+        return Ok(StepProgram::default());
+    }
+    ensure!(
+        pixels.max(in_pixels) <= i32::MAX as usize,
+        Unsupported,
+        "a plane of {} elements is too large to resize",
+        pixels.max(in_pixels)
+    );
+    let inner = filled(inner, 3, AxisPlan::identity(1));
+    let bits = |f: &dyn Fn(&AxisPlan) -> f32| inner.iter().map(|a| f(a).to_bits() as i32).collect::<Vec<_>>();
+    let mut words: Vec<i32> = inner.iter().map(|a| a.input as i32).collect();
+    words.extend(inner.iter().map(|a| a.output as i32));
+    words.extend(bits(&|a| a.scale));
+    words.extend(bits(&|a| a.roi.0));
+    words.extend(bits(&|a| a.roi.1));
+    words.push(op.cubic_coeff_a.to_bits() as i32);
+    words.push(op.extrapolation_value.to_bits() as i32);
+    Ok(StepProgram::one(Launch {
+        kernel: 0,
+        grid: [blocks(planes * pixels, THREADS), 1, 1],
+        block: [THREADS as u32, 1, 1],
+        smem: 0,
+        args: vec![Arg::In(0), Arg::Out(0), Arg::I64(planes as i64), i32_struct(words)],
+    }))
+}
