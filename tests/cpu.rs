@@ -2,3 +2,8 @@
 
 mod models;
 mod ops;
+
+#[test]
+fn every_model_agrees_with_its_recorded_outputs_on_the_cpu() {
+    models::check_all(&sinter::device::DeviceRef::open(sinter::device::DeviceKind::Cpu).unwrap(), false);
+}

@@ -9,6 +9,9 @@ mod device;
 mod gemm;
 #[path = "gpu/launch.rs"]
 mod launch;
+mod models;
+#[path = "gpu/networks.rs"]
+mod networks;
 
 use parking_lot::{Mutex, MutexGuard};
 use sinter::base::Result;

@@ -158,6 +158,7 @@ const MIN_PIXELS: usize = 96;
 /// How the output is cut into tasks.
 struct Dense<'a> {
     p: &'a ConvParams,
+    isa: Isa,
     kernel: Microkernel,
     rows: usize,
     cols: usize,
@@ -204,6 +205,7 @@ impl<'a> Dense<'a> {
         }
         Dense {
             p,
+            isa,
             kernel,
             rows,
             cols,
@@ -250,7 +252,7 @@ impl<'a> Dense<'a> {
             // SAFETY: u32 and f32 have the same size and alignment, and any bits are a value of both.
             let offsets = unsafe { std::slice::from_raw_parts_mut(offsets.as_mut_ptr().cast::<u32>(), k) };
             window.fill_offsets(c_in, offsets);
-            window.pack(image, c_in, pixels);
+            window.pack(self.isa, image, c_in, pixels);
             let mr = self.kernel.mr;
             let first = part.first_panel;
             for panel in first..(first + self.panels).min(c_out.div_ceil(mr)) {

@@ -304,7 +304,9 @@ impl Block {
                 if let MatB::Strided { data, row_stride, col_stride } = g.b {
                     let data = &data[at.b.min(data.len())..];
                     check_extent("B", g.k, g.n, row_stride, col_stride, data.len());
-                    StridedB { data, row_stride, col_stride }.pack(ks.clone(), self.j0..self.j1, kernel.nr, packed);
+                    let b = StridedB { data, row_stride, col_stride };
+                    let direct = if self.reads_b_in_place(kernel, col_stride) { self.whole_panels(kernel) } else { 0 };
+                    b.pack(ks.clone(), self.j0 + direct..self.j1, kernel.nr, &mut packed[direct * ks.len()..]);
                 }
                 let is_last = slice + 1 == n_slices;
                 for i in (self.i0..self.i1).step_by(kernel.mr) {
@@ -323,6 +325,16 @@ impl Block {
                 }
             }
         });
+    }
+
+    /// Packing pays when several panels of rows read what was packed.
+    fn reads_b_in_place(&self, kernel: &Microkernel, col_stride: usize) -> bool {
+        col_stride == 1 && self.i1 - self.i0 <= kernel.mr
+    }
+
+    /// Columns in panels of full width, which may be read in place without leaving B.
+    fn whole_panels(&self, kernel: &Microkernel) -> usize {
+        (self.j1 - self.j0) / kernel.nr * kernel.nr
     }
 
     /// The tiles of one panel of rows, for one slice of k.
@@ -355,12 +367,17 @@ impl Block {
         let rows_at_once = if matches!(g.a, MatA::Strided { .. }) && a_row_stride == 0 { 1 } else { n_rows };
         for r in (0..n_rows).step_by(rows_at_once) {
             for (p, j) in (self.j0..self.j1).step_by(kernel.nr).enumerate() {
-                let b = match g.b {
+                let (b, b_row_stride) = match g.b {
                     MatB::Packed(b) => {
                         assert!(b.k == g.k && b.n == g.n, "packed B is {} x {}, expected {} x {}", b.k, b.n, g.k, g.n);
-                        b.data.as_slice()[(j / kernel.nr * b.k + ks.start) * kernel.nr..].as_ptr()
+                        (b.data.as_slice()[(j / kernel.nr * b.k + ks.start) * kernel.nr..].as_ptr(), kernel.nr)
                     }
-                    MatB::Strided { .. } => packed_b.wrapping_add(p * ks.len() * kernel.nr),
+                    MatB::Strided { data, row_stride, col_stride }
+                        if j + kernel.nr <= self.j1 && self.reads_b_in_place(kernel, col_stride) =>
+                    {
+                        (data.as_ptr().wrapping_add(at.b + ks.start * row_stride + j), row_stride)
+                    }
+                    MatB::Strided { .. } => (packed_b.wrapping_add(p * ks.len() * kernel.nr), kernel.nr),
                 };
                 let init = match g.bias {
                     _ if ks.start > 0 => Init::LoadC,
@@ -374,7 +391,7 @@ impl Block {
                     a_row_stride: if rows_at_once < n_rows { 1 } else { a_row_stride },
                     a_col_stride,
                     b,
-                    b_row_stride: kernel.nr,
+                    b_row_stride,
                     b_offsets: std::ptr::null(),
                     c: c.0.wrapping_add(at.c + (i + r) * g.c_row_stride + j),
                     c_row_stride: g.c_row_stride,

@@ -113,38 +113,49 @@ multiversion! {
 /// Values that are folded side by side: a few vector registers.
 const LANES: usize = 32;
 
-/// Folds a row lane by lane, then the lanes pairwise.
-#[inline(always)]
-pub(super) fn fold(x: &[f32], start: f32, f: impl Fn(f32, f32) -> f32, join: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut lanes = [start; LANES];
-    let (chunks, rest) = x.as_chunks::<LANES>();
-    for chunk in chunks {
-        for (lane, v) in lanes.iter_mut().zip(chunk) {
-            *lane = f(*lane, *v);
+/// Folds a row lane by lane, then the lanes pairwise. A macro, so that the expressions stand in the function that has
+/// the target features.
+macro_rules! fold {
+    ($x:expr, $start:expr, |$a:ident, $v:ident| $step:expr, |$p:ident, $q:ident| $join:expr) => {{
+        let mut lanes = [$start; LANES];
+        let (chunks, rest) = $x.as_chunks::<LANES>();
+        for chunk in chunks {
+            for i in 0..LANES {
+                let ($a, $v) = (lanes[i], chunk[i]);
+                lanes[i] = $step;
+            }
         }
-    }
-    for (lane, v) in lanes.iter_mut().zip(rest) {
-        *lane = f(*lane, *v);
-    }
-    let mut width = LANES / 2;
-    while width > 0 {
-        for i in 0..width {
-            lanes[i] = join(lanes[i], lanes[i + width]);
+        for (i, v) in rest.iter().enumerate() {
+            let ($a, $v) = (lanes[i], *v);
+            lanes[i] = $step;
         }
-        width /= 2;
-    }
-    lanes[0]
+        let mut width = LANES / 2;
+        while width > 0 {
+            for i in 0..width {
+                let ($p, $q) = (lanes[i], lanes[i + width]);
+                lanes[i] = $join;
+            }
+            width /= 2;
+        }
+        lanes[0]
+    }};
 }
 
-/// Sum of `f(accumulator, value)` folds: blocks in f32, joined in f64.
-#[inline(always)]
-pub(super) fn sum_of(x: &[f32], f: impl Fn(f32, f32) -> f32) -> f64 {
-    x.chunks(1024).map(|block| fold(block, 0.0, &f, |a, b| a + b) as f64).sum()
+/// Sum over a row of what `$step` adds to the accumulator: blocks in f32, joined in f64.
+macro_rules! sum_of {
+    ($x:expr, |$a:ident, $v:ident| $step:expr) => {{
+        let mut total = 0f64;
+        for block in $x.chunks(1024) {
+            total += fold!(block, 0f32, |$a, $v| $step, |p, q| p + q) as f64;
+        }
+        total
+    }};
 }
+pub(super) use {fold, sum_of};
 
 #[inline(always)]
 pub(super) fn max_of(x: &[f32]) -> f32 {
-    fold(x, f32::NEG_INFINITY, math::max, math::max)
+    fold!(x, f32::NEG_INFINITY, |a, v| math::max(a, v), |a, b| math::max(a, b))
 }
 
 #[inline(always)]
@@ -157,18 +168,18 @@ fn reduce_rows_body<const FMA: bool>(op: Reduce, x: &[f32], axis: usize, y: &mut
 #[inline(always)]
 fn reduce_row<const FMA: bool>(op: Reduce, x: &[f32]) -> f32 {
     match op {
-        Reduce::Sum => sum_of(x, |a, v| a + v) as f32,
-        Reduce::Mean => (sum_of(x, |a, v| a + v) / x.len() as f64) as f32,
+        Reduce::Sum => sum_of!(x, |a, v| a + v) as f32,
+        Reduce::Mean => (sum_of!(x, |a, v| a + v) / x.len() as f64) as f32,
         Reduce::Max => max_of(x),
-        Reduce::Min => fold(x, f32::INFINITY, math::min, math::min),
-        Reduce::Prod => fold(x, 1.0, |a, v| a * v, |a, b| a * b),
-        Reduce::SumSquare => sum_of(x, |a, v| fma::<FMA>(v, v, a)) as f32,
-        Reduce::L1 => sum_of(x, |a, v| a + v.abs()) as f32,
-        Reduce::L2 => sum_of(x, |a, v| fma::<FMA>(v, v, a)).sqrt() as f32,
-        Reduce::LogSum => sum_of(x, |a, v| a + v).ln() as f32,
+        Reduce::Min => fold!(x, f32::INFINITY, |a, v| math::min(a, v), |a, b| math::min(a, b)),
+        Reduce::Prod => fold!(x, 1f32, |a, v| a * v, |a, b| a * b),
+        Reduce::SumSquare => sum_of!(x, |a, v| fma::<FMA>(v, v, a)) as f32,
+        Reduce::L1 => sum_of!(x, |a, v| a + v.abs()) as f32,
+        Reduce::L2 => sum_of!(x, |a, v| fma::<FMA>(v, v, a)).sqrt() as f32,
+        Reduce::LogSum => sum_of!(x, |a, v| a + v).ln() as f32,
         Reduce::LogSumExp => {
             let shift = finite_or_zero(max_of(x));
-            (sum_of(x, |a, v| a + math::exp::<FMA>(v - shift)).ln() + shift as f64) as f32
+            (sum_of!(x, |a, v| a + math::exp::<FMA>(v - shift)).ln() + shift as f64) as f32
         }
     }
 }

@@ -196,45 +196,49 @@ multiversion! {
     fn f32_to_bf16_isa = f32_to_bf16_body(x: &[f32], y: &mut [bf16]);
 }
 
-#[inline(always)]
-fn each(x: &mut [f32], f: impl Fn(f32) -> f32) {
-    for v in x {
-        *v = f(*v);
-    }
+/// A loop over `$x` with the expression written into it. A closure would not do: a long one is not inlined into the
+/// function that has the target features, and then runs one value at a time.
+macro_rules! each {
+    ($x:ident, |$v:ident| $value:expr) => {
+        for v in $x.iter_mut() {
+            let $v = *v;
+            *v = $value;
+        }
+    };
 }
 
 #[inline(always)]
 fn map_body<const FMA: bool>(op: Unary, x: &mut [f32]) {
     match op {
-        Unary::Abs => each(x, f32::abs),
-        Unary::Neg => each(x, |v| -v),
-        Unary::Sqrt => each(x, f32::sqrt),
-        Unary::Rsqrt => each(x, |v| 1.0 / v.sqrt()),
-        Unary::Reciprocal => each(x, |v| 1.0 / v),
-        Unary::Square => each(x, |v| v * v),
-        Unary::Exp => each(x, math::exp::<FMA>),
-        Unary::Log => each(x, math::log::<FMA>),
-        Unary::Tanh => each(x, math::tanh::<FMA>),
-        Unary::Sigmoid => each(x, math::sigmoid::<FMA>),
-        Unary::Erf => each(x, math::erf::<FMA>),
-        Unary::Relu => each(x, |v| if v < 0.0 { 0.0 } else { v }),
-        Unary::LeakyRelu(alpha) => each(x, |v| if v < 0.0 { alpha * v } else { v }),
-        Unary::Clip(lo, hi) => each(x, |v| math::clip(v, lo, hi)),
-        Unary::Elu(alpha) => each(x, |v| if v < 0.0 { alpha * (math::exp::<FMA>(v) - 1.0) } else { v }),
-        Unary::Silu => each(x, |v| v * math::sigmoid::<FMA>(v)),
-        Unary::HardSigmoid(alpha, beta) => each(x, |v| math::clip(fma::<FMA>(alpha, v, beta), 0.0, 1.0)),
-        Unary::HardSwish => each(x, |v| v * math::clip(fma::<FMA>(v, 1.0 / 6.0, 0.5), 0.0, 1.0)),
-        Unary::Gelu => each(x, math::gelu::<FMA>),
-        Unary::GeluTanh => each(x, math::gelu_tanh::<FMA>),
-        Unary::Softplus => each(x, math::softplus::<FMA>),
-        Unary::Mish => each(x, |v| v * math::tanh::<FMA>(math::softplus::<FMA>(v))),
-        Unary::Softsign => each(x, |v| v / (1.0 + v.abs())),
-        Unary::Floor => each(x, f32::floor),
-        Unary::Ceil => each(x, f32::ceil),
-        Unary::Round => each(x, f32::round_ties_even),
-        Unary::Sign => each(x, |v| if v > 0.0 { 1.0 } else if v < 0.0 { -1.0 } else { v * 0.0 }),
+        Unary::Abs => each!(x, |v| v.abs()),
+        Unary::Neg => each!(x, |v| -v),
+        Unary::Sqrt => each!(x, |v| v.sqrt()),
+        Unary::Rsqrt => each!(x, |v| 1.0 / v.sqrt()),
+        Unary::Reciprocal => each!(x, |v| 1.0 / v),
+        Unary::Square => each!(x, |v| v * v),
+        Unary::Exp => each!(x, |v| math::exp::<FMA>(v)),
+        Unary::Log => each!(x, |v| math::log::<FMA>(v)),
+        Unary::Tanh => each!(x, |v| math::tanh::<FMA>(v)),
+        Unary::Sigmoid => each!(x, |v| math::sigmoid::<FMA>(v)),
+        Unary::Erf => each!(x, |v| math::erf::<FMA>(v)),
+        Unary::Relu => each!(x, |v| if v < 0.0 { 0.0 } else { v }),
+        Unary::LeakyRelu(alpha) => each!(x, |v| if v < 0.0 { alpha * v } else { v }),
+        Unary::Clip(lo, hi) => each!(x, |v| math::clip(v, lo, hi)),
+        Unary::Elu(alpha) => each!(x, |v| if v < 0.0 { alpha * (math::exp::<FMA>(v) - 1.0) } else { v }),
+        Unary::Silu => each!(x, |v| v * math::sigmoid::<FMA>(v)),
+        Unary::HardSigmoid(alpha, beta) => each!(x, |v| math::clip(fma::<FMA>(alpha, v, beta), 0.0, 1.0)),
+        Unary::HardSwish => each!(x, |v| v * math::clip(fma::<FMA>(v, 1.0 / 6.0, 0.5), 0.0, 1.0)),
+        Unary::Gelu => each!(x, |v| math::gelu::<FMA>(v)),
+        Unary::GeluTanh => each!(x, |v| math::gelu_tanh::<FMA>(v)),
+        Unary::Softplus => each!(x, |v| math::softplus::<FMA>(v)),
+        Unary::Mish => each!(x, |v| v * math::tanh::<FMA>(math::softplus::<FMA>(v))),
+        Unary::Softsign => each!(x, |v| v / (1.0 + v.abs())),
+        Unary::Floor => each!(x, |v| v.floor()),
+        Unary::Ceil => each!(x, |v| v.ceil()),
+        Unary::Round => each!(x, |v| v.round_ties_even()),
+        Unary::Sign => each!(x, |v| if v > 0.0 { 1.0 } else if v < 0.0 { -1.0 } else { v * 0.0 }),
         Unary::Pow(e) => pow(x, e),
-        Unary::Affine(alpha, beta) => each(x, |v| fma::<FMA>(alpha, v, beta)),
+        Unary::Affine(alpha, beta) => each!(x, |v| fma::<FMA>(alpha, v, beta)),
     }
 }
 
@@ -242,17 +246,17 @@ fn map_body<const FMA: bool>(op: Unary, x: &mut [f32]) {
 #[inline(always)]
 fn pow(x: &mut [f32], e: f32) {
     if e == 2.0 {
-        each(x, |v| v * v);
+        each!(x, |v| v * v);
     } else if e == 3.0 {
-        each(x, |v| v * v * v);
+        each!(x, |v| v * v * v);
     } else if e == 1.0 {
     } else if e == -1.0 {
-        each(x, |v| 1.0 / v);
+        each!(x, |v| 1.0 / v);
     } else if e == 0.5 {
         // -0 and -inf differ between power and root.
-        each(x, |v| if v == f32::NEG_INFINITY { f32::INFINITY } else { (v + 0.0).sqrt() });
+        each!(x, |v| if v == f32::NEG_INFINITY { f32::INFINITY } else { (v + 0.0).sqrt() });
     } else {
-        each(x, |v| v.powf(e));
+        each!(x, |v| v.powf(e));
     }
 }
 

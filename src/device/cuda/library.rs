@@ -211,14 +211,14 @@ macro_rules! entry_points {
             $(pub $o: Option<unsafe extern "C" fn($($ot),*) -> i32>,)*
             $(pub $u: unsafe extern "C" fn($($ut),*) -> $uret,)*
             /// The library, which stays open as long as the table.
-            pub lib: super::library::Opened,
+            pub lib: $crate::device::cuda::library::Opened,
         }
         $(const _: unsafe fn($($rt),*) -> $sys::$code = $sys::$r;)*
         $(const _: unsafe fn($($ot),*) -> $sys::$code = $sys::$o;)*
         impl $table {
             /// Fills the table; the error names everything that is missing.
             #[allow(non_snake_case)]
-            fn resolve(lib: super::library::Opened) -> $crate::base::Result<Self> {
+            fn resolve(lib: $crate::device::cuda::library::Opened) -> $crate::base::Result<Self> {
                 let mut missing: Vec<&str> = Vec::new();
                 // SAFETY (all of them): the type is the symbol's C signature, checked against cudarc's above.
                 $(let $r = unsafe { lib.symbol::<unsafe extern "C" fn($($rt),*) -> i32>(stringify!($r)) };

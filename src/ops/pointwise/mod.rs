@@ -6,10 +6,13 @@
 //! from known operands are known symbolically (`known.rs`), so that it costs nothing at run time.
 
 mod batch_norm;
+pub mod codegen;
 mod cpu;
+mod cuda;
 mod eval;
 mod func;
 mod known;
+mod layout;
 mod onnx;
 mod program;
 
@@ -19,7 +22,10 @@ pub use program::{Instr, Program, Reg};
 
 use crate::base::error::ResultExt;
 use crate::base::{Fact, Result, Shape, Tensor};
-use crate::ops::{CpuStep, EvalCx, InferCx, OpDef, PackCache, Problem};
+use crate::device::DeviceProps;
+use crate::ops::{
+    CpuStep, EvalCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions,
+};
 use crate::{ensure, op_home, op_struct};
 
 op_struct! {
@@ -69,6 +75,14 @@ impl OpDef for Pointwise {
 
     fn cpu(&self, p: &Problem, _pack: &dyn PackCache) -> Result<Option<Box<dyn CpuStep>>> {
         Ok(cpu::step(&self.program, p))
+    }
+
+    fn cuda_tactics(&self, p: &Problem, _dev: &DeviceProps, opt: &TacticOptions) -> Vec<Tactic> {
+        cuda::tactics(&self.program, p, opt)
+    }
+
+    fn cuda_program(&self, tactic: &Tactic, p: &Problem, dev: &DeviceProps) -> Result<StepProgram> {
+        cuda::launches(&self.program, tactic, p, dev)
     }
 
     fn flops(&self, p: &Problem) -> f64 {

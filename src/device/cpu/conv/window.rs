@@ -5,6 +5,8 @@
 //! (kh*dh % sh, kw*dw % sw) at row r + kh*dh / sh and column c + kw*dw / sw: for consecutive positions r * pitch + c,
 //! consecutive floats. Phases that no tap reads are left out. Values outside of the image are 0.
 
+use super::super::Isa;
+use super::super::multiversion::multiversion;
 use super::ConvParams;
 
 pub(super) struct Window<'a> {
@@ -29,6 +31,13 @@ impl<'a> Window<'a> {
         // An odd number of cache lines, so that channels do not fall into the same cache sets.
         let lines = (height * width).div_ceil(16) | 1;
         Window { p, start, height, width, n_phases: [phases(0), phases(1)], plane: lines * 16 }
+    }
+
+    /// Makes the pitch a multiple of `n`, so that rows start at multiples of it.
+    pub(super) fn with_pitch_of(mut self, n: usize) -> Self {
+        self.width = self.width.next_multiple_of(n);
+        self.plane = ((self.height * self.width).div_ceil(16) | 1) * 16;
+        self
     }
 
     /// Floats of the copy, without what the microkernel reads behind it.
@@ -57,8 +66,18 @@ impl<'a> Window<'a> {
         }
     }
 
+    /// Calls `f(tap, offset)` for the taps of one channel, those of the same phase and row one after the other.
+    pub(super) fn for_each_tap(&self, mut f: impl FnMut(usize, usize)) {
+        let ([kh, kw], [phases_y, phases_x]) = (self.p.kernel, self.n_phases);
+        for y in (0..phases_y).flat_map(|phase| (phase..kh).step_by(phases_y)) {
+            for x in (0..phases_x).flat_map(|phase| (phase..kw).step_by(phases_x)) {
+                f(y * kw + x, self.tap(y, x));
+            }
+        }
+    }
+
     /// Offset of tap (y, x) in a channel.
-    pub(super) fn tap(&self, y: usize, x: usize) -> usize {
+    fn tap(&self, y: usize, x: usize) -> usize {
         // Tap i has the phase of tap i % n_phases: that is the phase's index.
         let phase = (y % self.n_phases[0]) * self.n_phases[1] + x % self.n_phases[1];
         let row = y * self.p.dilations[0] / self.p.strides[0];
@@ -67,7 +86,12 @@ impl<'a> Window<'a> {
     }
 
     /// Copies the window of the first `channels` planes of `image`.
-    pub(super) fn pack(&self, image: &[f32], channels: usize, out: &mut [f32]) {
+    pub(super) fn pack(&self, isa: Isa, image: &[f32], channels: usize, out: &mut [f32]) {
+        pack(isa, self, image, channels, out);
+    }
+
+    #[inline(always)]
+    fn pack_here(&self, image: &[f32], channels: usize, out: &mut [f32]) {
         let [in_h, in_w] = self.p.in_hw;
         let [stride_h, stride_w] = self.p.strides;
         let plane_in = in_h * in_w;
@@ -97,6 +121,15 @@ impl<'a> Window<'a> {
     }
 }
 
+multiversion! {
+    fn pack = pack_body(window: &Window, image: &[f32], channels: usize, out: &mut [f32]);
+}
+
+#[inline(always)]
+fn pack_body<const FMA: bool>(window: &Window, image: &[f32], channels: usize, out: &mut [f32]) {
+    window.pack_here(image, channels, out);
+}
+
 /// Which elements of a window's axis are inside of the image.
 struct Span {
     /// Elements lo .. hi of the window are `first`, `first + stride`, ... of the image.
@@ -114,6 +147,7 @@ impl Span {
         Span { lo, hi, first }
     }
 
+    #[inline(always)]
     fn copy(&self, from: &[f32], stride: usize, to: &mut [f32]) {
         to[..self.lo].fill(0.0);
         to[self.hi..].fill(0.0);

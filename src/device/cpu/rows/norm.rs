@@ -2,7 +2,7 @@
 
 use super::super::multiversion::{fma, multiversion};
 use super::super::{Isa, SharedMut, for_each_task};
-use super::{TASK_ELEMENTS, sum_of};
+use super::{LANES, TASK_ELEMENTS, fold, sum_of};
 
 /// `y = (x - mean) / sqrt(variance + epsilon) * scale + bias` for each row of `cols` values.
 ///
@@ -55,8 +55,8 @@ multiversion! {
 fn norm_rows_body<const FMA: bool>(x: &[f32], norm: &Norm, y: &mut [f32]) {
     let n = norm.cols as f64;
     for (x, y) in x.chunks_exact(norm.cols).zip(y.chunks_exact_mut(norm.cols)) {
-        let mean = if norm.is_centered { (sum_of(x, |a, v| a + v) / n) as f32 } else { 0.0 };
-        let squares = sum_of(x, |a, v| fma::<FMA>(v - mean, v - mean, a));
+        let mean = if norm.is_centered { (sum_of!(x, |a, v| a + v) / n) as f32 } else { 0.0 };
+        let squares = sum_of!(x, |a, v| fma::<FMA>(v - mean, v - mean, a));
         let factor = (1.0 / (squares / n + norm.epsilon as f64).sqrt()) as f32;
         match norm.bias {
             Some(bias) => {

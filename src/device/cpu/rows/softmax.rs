@@ -5,7 +5,7 @@
 use super::super::multiversion::multiversion;
 use super::super::vec::math;
 use super::super::{Isa, SharedMut, for_each_task};
-use super::{AxisShape, COLUMNS, TASK_ELEMENTS, max_of, sum_of};
+use super::{AxisShape, COLUMNS, LANES, TASK_ELEMENTS, fold, max_of, sum_of};
 
 /// `y = exp(x - max) / sum exp(x - max)` along the axis.
 ///
@@ -79,7 +79,7 @@ fn softmax_rows_body<const FMA: bool>(x: &[f32], axis: usize, is_log: bool, y: &
         for (y, x) in y.iter_mut().zip(x) {
             *y = math::exp::<FMA>(*x - max);
         }
-        let sum = sum_of(y, |a, v| a + v);
+        let sum = sum_of!(y, |a, v| a + v);
         if is_log {
             let log_sum = sum.ln() as f32;
             y.iter_mut().zip(x).for_each(|(y, x)| *y = (*x - max) - log_sum);

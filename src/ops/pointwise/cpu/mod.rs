@@ -13,7 +13,7 @@ mod typed;
 pub use row::{RowOperand, RowProgram};
 
 use super::Program;
-use super::eval::broadcast_strides;
+use super::layout::{Access, Layout};
 use crate::device::cpu::{self, Isa};
 use crate::ops::{CpuArgs, CpuStep, Problem};
 use block::{Blocks, Operand};
@@ -26,17 +26,10 @@ const LONG_ROW: usize = 192;
 const TASK_WORK: usize = 64 << 10;
 const MAX_RANK: usize = 16;
 
-/// How an input is read.
-#[derive(Clone, Debug)]
-enum Access {
-    Full,
-    Number,
-    /// Elements between neighbours in each merged dimension; the innermost is 0 or 1.
-    Strided { strides: Vec<usize>, inner_only: bool },
-}
-
 struct Input {
     access: Access,
+    /// Strided along the innermost merged dimension alone.
+    inner_only: bool,
     size: usize,
     /// Offset of its gathered elements in a task's scratch; unused unless rows are short.
     buffer: usize,
@@ -63,28 +56,12 @@ struct Step {
 /// The step for these shapes, unless the program is too large for the interpreter.
 pub(super) fn step(p: &Program, problem: &Problem) -> Option<Box<dyn CpuStep>> {
     let blocks = Blocks::new(p, false)?;
-    let shape = &problem.outputs[0].dims;
-    let strides: Vec<Vec<usize>> =
-        (0..p.n_inputs()).map(|i| Some(broadcast_strides(&problem.input(i)?.dims, shape))).collect::<Option<_>>()?;
-    let (dims, strides) = merge(shape, &strides);
-    if dims.len() > MAX_RANK {
+    let layout = Layout::new(p.n_inputs(), problem)?;
+    if layout.dims.len() > MAX_RANK {
         return None;
     }
-    let numel: usize = shape.iter().product();
-    let row = dims.last().copied().unwrap_or(1);
-    let dense = crate::base::tensor::strides_of(&dims);
-    let accesses: Vec<Access> = strides
-        .into_iter()
-        .map(|s| match () {
-            _ if s.iter().all(|s| *s == 0) => Access::Number,
-            _ if s == dense => Access::Full,
-            _ => {
-                let inner_only = s[..s.len() - 1].iter().all(|s| *s == 0);
-                Access::Strided { strides: s, inner_only }
-            }
-        })
-        .collect();
-    let any_strided = accesses.iter().any(|a| matches!(a, Access::Strided { .. }));
+    let (numel, row) = (layout.numel, layout.row());
+    let any_strided = layout.inputs.iter().any(|a| matches!(a, Access::Strided(_)));
     let (len, per_row, n_units) = match any_strided {
         false => (BLOCK, 0, numel.div_ceil(BLOCK)),
         true if row >= LONG_ROW => {
@@ -99,17 +76,16 @@ pub(super) fn step(p: &Program, problem: &Problem) -> Option<Box<dyn CpuStep>> {
     };
     let mut task_bytes = blocks.scratch_bytes(len);
     let gathers = per_row == 0;
-    let inputs = accesses
-        .into_iter()
-        .zip(&p.inputs)
-        .map(|(access, d)| {
-            let buffer = task_bytes;
-            if gathers && matches!(access, Access::Strided { .. }) {
-                task_bytes += (len * d.size()).next_multiple_of(64);
-            }
-            Input { access, size: d.size(), buffer }
-        })
-        .collect();
+    let mut inputs = Vec::new();
+    for (access, d) in layout.inputs.into_iter().zip(&p.inputs) {
+        let buffer = task_bytes;
+        let mut inner_only = false;
+        if let Access::Strided(strides) = &access {
+            inner_only = strides[..strides.len() - 1].iter().all(|s| *s == 0);
+            task_bytes += if gathers { (len * d.size()).next_multiple_of(64) } else { 0 };
+        }
+        inputs.push(Input { access, inner_only, size: d.size(), buffer });
+    }
     let work = numel.saturating_mul(1 + p.instrs.len());
     let n_tasks = (work / TASK_WORK).clamp(1, 2 * cpu::n_threads()).min(n_units.max(1));
     Some(Box::new(Step {
@@ -117,7 +93,7 @@ pub(super) fn step(p: &Program, problem: &Problem) -> Option<Box<dyn CpuStep>> {
         label: p.label(),
         inputs,
         output_sizes: (0..p.outputs.len()).map(|i| p.output_dtype(i).size()).collect(),
-        dims,
+        dims: layout.dims,
         numel,
         len,
         per_row,
@@ -126,30 +102,6 @@ pub(super) fn step(p: &Program, problem: &Problem) -> Option<Box<dyn CpuStep>> {
         task_bytes: task_bytes.next_multiple_of(64),
         isa: Isa::detect(),
     }))
-}
-
-/// Drops dimensions of size 1 and merges neighbours that every operand walks as one.
-pub(super) fn merge(shape: &[usize], strides: &[Vec<usize>]) -> (Vec<usize>, Vec<Vec<usize>>) {
-    let mut dims: Vec<usize> = Vec::new();
-    let mut merged: Vec<Vec<usize>> = vec![Vec::new(); strides.len()];
-    for d in 0..shape.len() {
-        if shape[d] == 1 {
-            continue;
-        }
-        let joins = !dims.is_empty()
-            && strides.iter().zip(&merged).all(|(s, m)| m.last().is_some_and(|outer| *outer == s[d] * shape[d]));
-        match dims.last_mut() {
-            Some(last) if joins => {
-                *last *= shape[d];
-                merged.iter_mut().zip(strides).for_each(|(m, s)| *m.last_mut().expect("has this dimension") = s[d]);
-            }
-            _ => {
-                dims.push(shape[d]);
-                merged.iter_mut().zip(strides).for_each(|(m, s)| m.push(s[d]));
-            }
-        }
-    }
-    (dims, merged)
 }
 
 impl Step {
@@ -217,13 +169,13 @@ impl Step {
                     match &input.access {
                         Access::Full => Operand { ptr: base.add(start * input.size), single: false },
                         Access::Number => Operand { ptr: base, single: true },
-                        Access::Strided { strides, .. } if self.per_row > 0 => {
+                        Access::Strided(strides) if self.per_row > 0 => {
                             let ptr = base.add(self.offset(strides, start) * input.size);
                             Operand { ptr, single: strides[strides.len() - 1] == 0 }
                         }
-                        Access::Strided { strides, inner_only } => {
+                        Access::Strided(strides) => {
                             let buffer = scratch.add(input.buffer);
-                            if turn == 0 || !inner_only {
+                            if turn == 0 || !input.inner_only {
                                 self.gather(strides, base, input.size, start, n, buffer);
                             }
                             Operand { ptr: buffer, single: false }

@@ -2,180 +2,33 @@
 //!
 //! A row-major product `d[m,n] = a[m,k] b[k,n]` is the column-major product `d' = b' a'` over the same bytes, so the
 //! library is given our `b` as its first operand and our `a` as its second; a bias over `n` is then a bias over its rows,
-//! which is what its epilogue adds. [`Operands`] holds that mapping as plain numbers and is tested without a GPU.
+//! which is what its epilogue adds. `Operands` holds that mapping as plain numbers and is tested without a GPU.
 //!
 //! A [`GemmPlan`] does everything that can be done once: descriptors, and the choice of the algorithm. Running it neither
 //! allocates nor waits. Accumulation is in f32. Addresses must be multiples of [`ALIGNMENT`] bytes: the algorithms are
 //! chosen for that.
 
-use super::library::{self, Search, entry_points};
+mod operands;
+mod table;
+
 use super::{CudaDevice, RawStream};
-use crate::base::{DType, Result, knobs};
+use crate::base::Result;
 use crate::ops::tactic::LibraryGemm;
-use crate::{bail, ensure, log_info};
+use crate::{bail, ensure};
 use cudarc::cublaslt::sys;
+use operands::{Matrix, Operands, text, types};
 use parking_lot::Mutex;
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{c_int, c_void};
 use std::fmt;
 use std::mem::MaybeUninit;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use table::{CublasLt, check};
+
+pub(super) use table::Handle;
+pub use table::{is_present, version};
 
 /// What the addresses of all operands must be a multiple of.
 pub const ALIGNMENT: u64 = 16;
-
-entry_points! {
-    CublasLt, sys -> cublasStatus_t {
-        required {
-            fn cublasLtCreate(*mut sys::cublasLtHandle_t);
-            fn cublasLtDestroy(sys::cublasLtHandle_t);
-            fn cublasLtMatmul(sys::cublasLtHandle_t, sys::cublasLtMatmulDesc_t, *const c_void,
-                *const c_void, sys::cublasLtMatrixLayout_t, *const c_void, sys::cublasLtMatrixLayout_t, *const c_void,
-                *const c_void, sys::cublasLtMatrixLayout_t, *mut c_void, sys::cublasLtMatrixLayout_t,
-                *const sys::cublasLtMatmulAlgo_t, *mut c_void, usize, sys::cudaStream_t);
-            fn cublasLtMatmulDescCreate(*mut sys::cublasLtMatmulDesc_t, sys::cublasComputeType_t, sys::cudaDataType);
-            fn cublasLtMatmulDescDestroy(sys::cublasLtMatmulDesc_t);
-            fn cublasLtMatmulDescSetAttribute(sys::cublasLtMatmulDesc_t, sys::cublasLtMatmulDescAttributes_t,
-                *const c_void, usize);
-            fn cublasLtMatrixLayoutCreate(*mut sys::cublasLtMatrixLayout_t, sys::cudaDataType, u64, u64, i64);
-            fn cublasLtMatrixLayoutDestroy(sys::cublasLtMatrixLayout_t);
-            fn cublasLtMatrixLayoutSetAttribute(sys::cublasLtMatrixLayout_t, sys::cublasLtMatrixLayoutAttribute_t,
-                *const c_void, usize);
-            fn cublasLtMatmulPreferenceCreate(*mut sys::cublasLtMatmulPreference_t);
-            fn cublasLtMatmulPreferenceDestroy(sys::cublasLtMatmulPreference_t);
-            fn cublasLtMatmulPreferenceSetAttribute(sys::cublasLtMatmulPreference_t,
-                sys::cublasLtMatmulPreferenceAttributes_t, *const c_void, usize);
-            fn cublasLtMatmulAlgoGetHeuristic(sys::cublasLtHandle_t, sys::cublasLtMatmulDesc_t,
-                sys::cublasLtMatrixLayout_t, sys::cublasLtMatrixLayout_t, sys::cublasLtMatrixLayout_t,
-                sys::cublasLtMatrixLayout_t, sys::cublasLtMatmulPreference_t, c_int,
-                *mut sys::cublasLtMatmulHeuristicResult_t, *mut c_int);
-        }
-        optional {}
-        unchecked {
-            fn cublasLtGetVersion() -> usize;
-            fn cublasLtGetStatusName(i32) -> *const c_char;
-            fn cublasLtGetStatusString(i32) -> *const c_char;
-        }
-    }
-}
-
-// SAFETY: function pointers and an open library, never changed; the library is thread-safe.
-unsafe impl Send for CublasLt {}
-// SAFETY: as above.
-unsafe impl Sync for CublasLt {}
-
-fn library() -> Result<&'static CublasLt> {
-    static LIBRARY: OnceLock<Result<CublasLt>> = OnceLock::new();
-    LIBRARY.get_or_init(load).as_ref().map_err(Clone::clone)
-}
-
-fn load() -> Result<CublasLt> {
-    let search = Search {
-        name: "libcublasLt",
-        sonames: &["libcublasLt.so.13", "libcublasLt.so.12"],
-        knob: &knobs::CUBLASLT_PATH,
-        folders: library::usual_folders(),
-    };
-    let table = CublasLt::resolve(library::open(&search)?)?;
-    // SAFETY: takes nothing, returns a number.
-    log_info!("libcublasLt: cuBLASLt {}", unsafe { (table.cublasLtGetVersion)() });
-    Ok(table)
-}
-
-/// Whether cuBLASLt can be used; looked up once per process.
-pub fn is_present() -> Result<()> {
-    library().map(|_| ())
-}
-
-/// The library's version as it gives it (130100 for 13.1.0): part of what a timing is valid for.
-pub fn version() -> Result<usize> {
-    // SAFETY: takes nothing, returns a number.
-    library().map(|l| unsafe { (l.cublasLtGetVersion)() })
-}
-
-#[inline]
-fn check(library: &CublasLt, status: i32, doing: impl FnOnce() -> String) -> Result<()> {
-    ensure!(status == 0, Cuda, "{}: {}", doing(), status_text(library, status));
-    Ok(())
-}
-
-#[cold]
-fn status_text(library: &CublasLt, status: i32) -> String {
-    let text = |f: unsafe extern "C" fn(i32) -> *const c_char| {
-        // SAFETY: the library returns a static string for every integer.
-        let p = unsafe { f(status) };
-        // SAFETY: static and NUL-terminated.
-        if p.is_null() { "?".into() } else { unsafe { CStr::from_ptr(p) }.to_string_lossy().into_owned() }
-    };
-    format!("{} ({status}): {}", text(library.cublasLtGetStatusName), text(library.cublasLtGetStatusString))
-}
-
-/// A library handle in one device's context.
-pub(super) struct Handle {
-    library: &'static CublasLt,
-    raw: sys::cublasLtHandle_t,
-}
-
-// SAFETY: cuBLASLt calls with one handle may come from any thread at the same time.
-unsafe impl Send for Handle {}
-// SAFETY: as above.
-unsafe impl Sync for Handle {}
-
-impl Handle {
-    pub fn new(device: &CudaDevice) -> Result<Handle> {
-        let library = library()?;
-        let _context = device.enter()?;
-        let mut raw = std::ptr::null_mut();
-        // SAFETY: writes one pointer; the device's context is current.
-        let status = unsafe { (library.cublasLtCreate)(&mut raw) };
-        check(library, status, || format!("making a handle of {} on {device:?}", library.lib.path))?;
-        Ok(Handle { library, raw })
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        // SAFETY: created once; the owner drops it with its context current.
-        unsafe { (self.library.cublasLtDestroy)(self.raw) };
-    }
-}
-
-/// One matrix in the library's terms: column-major, `rows` x `cols`, columns `ld` elements apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Matrix {
-    rows: i64,
-    cols: i64,
-    ld: i64,
-    /// Elements between two matrices of the batch.
-    stride: i64,
-}
-
-/// A [`LibraryGemm`] in the library's terms.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Operands {
-    /// Our `b`.
-    first: Matrix,
-    transpose_first: bool,
-    /// Our `a`.
-    second: Matrix,
-    transpose_second: bool,
-    d: Matrix,
-}
-
-impl Operands {
-    fn of(g: &LibraryGemm) -> Operands {
-        // A row-major [rows, cols] matrix is a column-major [cols, rows] one with the same bytes.
-        let flipped = |rows: i64, cols: i64, stride: i64| Matrix { rows: cols, cols: rows, ld: cols, stride };
-        let (b_rows, b_cols) = if g.trans_b { (g.n, g.k) } else { (g.k, g.n) };
-        let (a_rows, a_cols) = if g.trans_a { (g.k, g.m) } else { (g.m, g.k) };
-        Operands {
-            first: flipped(b_rows, b_cols, g.stride_b),
-            transpose_first: g.trans_b,
-            second: flipped(a_rows, a_cols, g.stride_a),
-            transpose_second: g.trans_a,
-            d: flipped(g.m, g.n, g.stride_d),
-        }
-    }
-}
 
 /// `cublasLtMatmulHeuristicResult_t` with the status as an integer: a newer library may know more of them.
 #[repr(C)]
@@ -280,8 +133,10 @@ impl GemmPlan {
         let bias = if self.bias.is_some() { bias } else { 0 };
         let aligned = (a | b | d | bias) % ALIGNMENT == 0;
         let complete = a != 0 && b != 0 && d != 0 && (self.bias.is_none() || bias != 0);
-        if !aligned || !complete || workspace_bytes < self.workspace_bytes {
-            return Err(self.refusal(a, b, d, bias, workspace_bytes));
+        let room = self.workspace_bytes == 0
+            || (workspace != 0 && workspace % ALIGNMENT == 0 && workspace_bytes >= self.workspace_bytes);
+        if !aligned || !complete || !room {
+            return Err(self.refusal([a, b, d, bias, workspace], workspace_bytes));
         }
         let guard = match &self.bias {
             None => None,
@@ -322,11 +177,11 @@ impl GemmPlan {
     }
 
     #[cold]
-    fn refusal(&self, a: u64, b: u64, d: u64, bias: u64, workspace_bytes: usize) -> crate::base::Error {
+    fn refusal(&self, [a, b, d, bias, workspace]: [u64; 5], workspace_bytes: usize) -> crate::base::Error {
         crate::err!(
             InvalidArgument,
             "cuBLASLt {}: expected addresses that are multiples of {ALIGNMENT} and {} bytes of workspace, \
-             got a {a:#x}, b {b:#x}, d {d:#x}, bias {bias:#x} and {workspace_bytes} bytes",
+             got a {a:#x}, b {b:#x}, d {d:#x}, bias {bias:#x} and {workspace_bytes} bytes at {workspace:#x}",
             self.text,
             self.workspace_bytes
         )
@@ -456,18 +311,6 @@ pub fn n_algos(device: &Arc<CudaDevice>, gemm: &LibraryGemm, workspace_limit: us
     Ok(GemmPlan::describe(device, gemm)?.candidates(workspace_limit, max.clamp(1, 1000))?.len())
 }
 
-/// Data and compute types.
-fn types(dtype: DType, tf32: bool) -> Result<(sys::cudaDataType, sys::cublasComputeType_t)> {
-    use sys::{cublasComputeType_t as Compute, cudaDataType_t as Data};
-    Ok(match dtype {
-        DType::F32 if tf32 => (Data::CUDA_R_32F, Compute::CUBLAS_COMPUTE_32F_FAST_TF32),
-        DType::F32 => (Data::CUDA_R_32F, Compute::CUBLAS_COMPUTE_32F),
-        DType::F16 => (Data::CUDA_R_16F, Compute::CUBLAS_COMPUTE_32F),
-        DType::BF16 => (Data::CUDA_R_16BF, Compute::CUBLAS_COMPUTE_32F),
-        other => bail!(Unsupported, "cuBLASLt products are offered for f32, f16 and bf16, not for {other}"),
-    })
-}
-
 fn layout(
     lib: &'static CublasLt,
     data: sys::cudaDataType,
@@ -521,124 +364,3 @@ fn set_desc<T: Bytes>(
     check(lib, status, || format!("setting {attribute:?}"))
 }
 
-/// `gemm f16 [4x] 128x256x64 nt bias relu`, for messages.
-fn text(g: &LibraryGemm) -> String {
-    let letter = |t: bool| if t { 't' } else { 'n' };
-    let mut s = format!("gemm {}", g.dtype);
-    if g.batch != 1 {
-        s += &format!(" {}x", g.batch);
-    }
-    s += &format!(" {}x{}x{} {}{}", g.m, g.n, g.k, letter(g.trans_a), letter(g.trans_b));
-    for (on, word) in [(g.bias.is_some(), " bias"), (g.relu, " relu"), (g.tf32, " tf32")] {
-        if on {
-            s += word;
-        }
-    }
-    s
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ops::tactic::Arg;
-
-    fn gemm(batch: i64, m: i64, n: i64, k: i64, trans_a: bool, trans_b: bool) -> LibraryGemm {
-        LibraryGemm {
-            batch,
-            m,
-            n,
-            k,
-            trans_a,
-            trans_b,
-            stride_a: m * k,
-            stride_b: k * n,
-            stride_d: m * n,
-            dtype: DType::F32,
-            alpha: 1.0,
-            a: Arg::In(0),
-            b: Arg::In(1),
-            d: Arg::Out(0),
-            bias: None,
-            relu: false,
-            tf32: false,
-            algo_rank: 0,
-            workspace: (0, 0),
-        }
-    }
-
-    /// What the library computes with these operands: column-major, first times second.
-    fn column_major(o: &Operands, first: &[f32], second: &[f32], d: &mut [f32], batch: i64) {
-        let at = |m: &Matrix, t: bool, i: i64, j: i64| if t { j + i * m.ld } else { i + j * m.ld };
-        let k = if o.transpose_first { o.first.rows } else { o.first.cols };
-        let k_second = if o.transpose_second { o.second.cols } else { o.second.rows };
-        assert_eq!(k, k_second, "inner sizes agree");
-        for p in 0..batch {
-            for i in 0..o.d.rows {
-                for j in 0..o.d.cols {
-                    let sum = (0..k).map(|l| {
-                        first[(p * o.first.stride + at(&o.first, o.transpose_first, i, l)) as usize]
-                            * second[(p * o.second.stride + at(&o.second, o.transpose_second, l, j)) as usize]
-                    });
-                    d[(p * o.d.stride + i + j * o.d.ld) as usize] = sum.sum();
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn the_swapped_operands_give_the_row_major_product() {
-        let (batch, m, n, k) = (2, 3, 5, 7);
-        let a: Vec<f32> = (0..batch * m * k).map(|i| (i % 11) as f32 - 4.0).collect();
-        let b: Vec<f32> = (0..batch * k * n).map(|i| (i % 13) as f32 - 6.0).collect();
-        for (trans_a, trans_b) in [(false, false), (false, true), (true, false), (true, true)] {
-            let g = gemm(batch, m, n, k, trans_a, trans_b);
-            let mut want = vec![0f32; (batch * m * n) as usize];
-            for p in 0..batch {
-                for i in 0..m {
-                    for j in 0..n {
-                        for l in 0..k {
-                            let a_at = p * m * k + if trans_a { l * m + i } else { i * k + l };
-                            let b_at = p * k * n + if trans_b { j * k + l } else { l * n + j };
-                            want[(p * m * n + i * n + j) as usize] += a[a_at as usize] * b[b_at as usize];
-                        }
-                    }
-                }
-            }
-            let operands = Operands::of(&g);
-            for matrix in [operands.first, operands.second, operands.d] {
-                assert!(matrix.ld >= matrix.rows, "{matrix:?}");
-            }
-            let mut got = vec![0f32; want.len()];
-            column_major(&operands, &b, &a, &mut got, batch);
-            assert_eq!(got, want, "trans_a {trans_a}, trans_b {trans_b}");
-        }
-    }
-
-    #[test]
-    fn a_bias_over_n_is_a_bias_over_the_library_s_rows() {
-        assert_eq!(Operands::of(&gemm(1, 3, 5, 7, false, false)).d, Matrix { rows: 5, cols: 3, ld: 5, stride: 15 });
-    }
-
-    #[test]
-    fn messages_say_what_the_product_was() {
-        let mut g = gemm(4, 128, 256, 64, false, true);
-        g.dtype = DType::F16;
-        g.bias = Some(Arg::In(2));
-        g.relu = true;
-        assert_eq!(text(&g), "gemm f16 4x 128x256x64 nt bias relu");
-    }
-
-    #[test]
-    fn other_types_are_refused() {
-        assert!(types(DType::I8, false).unwrap_err().message.contains("i8"));
-        assert_eq!(types(DType::F32, true).unwrap().1, sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32);
-    }
-
-    #[test]
-    fn a_missing_library_says_what_was_looked_for() {
-        let Err(e) = is_present() else { return eprintln!("skipped: this machine has cuBLASLt") };
-        for part in ["libcublasLt.so.13", "/usr/local/cuda/lib64", "SINTER_CUBLASLT_PATH"] {
-            assert!(e.message.contains(part), "{part} is not in: {}", e.message);
-        }
-    }
-}

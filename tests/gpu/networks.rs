@@ -1,0 +1,21 @@
+//! Whole networks on the GPU.
+
+use crate::{gpu, have_nvrtc, models};
+use sinter::device::DeviceRef;
+
+fn check(fp16: bool) {
+    let Some(gpu) = gpu() else { return };
+    if have_nvrtc() {
+        models::check_all(&DeviceRef::Cuda(gpu.device.clone()), fp16);
+    }
+}
+
+#[test]
+fn every_model_agrees_with_its_recorded_outputs_in_f32() {
+    check(false);
+}
+
+#[test]
+fn every_model_agrees_with_its_recorded_outputs_in_f16() {
+    check(true);
+}
