@@ -2,6 +2,7 @@
 
 mod models;
 mod ops;
+mod passes;
 
 #[test]
 fn every_model_agrees_with_its_recorded_outputs_on_the_cpu() {
