@@ -5,7 +5,7 @@
 //! narrower type is what it saves. Programs stay within `MAX_INPUTS` operands and `MAX_FUSED` instructions.
 
 use super::query::{is_cast, join_names, only_reader, operands, pointwise, same_numel};
-use super::simplify_pointwise::shorten;
+use super::simplify_pointwise::{merge_equal, shorten};
 use crate::base::Result;
 use crate::bail;
 use crate::network::{Graph, NodeId, Patch};
@@ -29,7 +29,8 @@ impl NodePass for FusePointwise {
         let node = g.node(n);
         let Some(outer) = pointwise(node) else { return Ok(None) };
         let out = node.outputs[0];
-        let ins = operands(node);
+        // A value that is read twice is inlined once.
+        let (outer, ins) = merge_equal(outer.clone(), operands(node));
         let mut reason = None;
         for (at, v) in ins.iter().enumerate() {
             let Some((_, producer)) = g.producer(*v) else { continue };

@@ -72,9 +72,7 @@ fn axes_are_renamed_on_the_way_down() {
     let c = b.node("mean", mean.clone(), &[c]);
     let y = t(&mut b, "back", &TO_NCHW, c);
     let g = run1(&b.out(y), CancelTransposes);
-    assert_eq!(count(&g, "Transpose"), 1, "{g}");
-    let g = run(&g, vec![Box::new(CancelTransposes), Box::new(SimplifyShapes)]).0;
-    assert!(count(&g, "Transpose") <= 1);
+    assert_eq!(names(&g), ["concat", "pad", "slice", "mean"]);
 
     // Without keepdims the axes that are left keep their order.
     let mut b = Build::new();
