@@ -20,6 +20,8 @@ pub mod engine;
 pub mod plan;
 pub mod runtime;
 
+pub mod capi;
+
 /// Version of this library: major * 1,000,000 + minor * 1,000 + patch.
 pub const VERSION_PACKED: u32 =
     number(env!("CARGO_PKG_VERSION_MAJOR")) * 1_000_000 + number(env!("CARGO_PKG_VERSION_MINOR")) * 1_000 + number(env!("CARGO_PKG_VERSION_PATCH"));
