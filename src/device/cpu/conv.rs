@@ -194,7 +194,7 @@ impl<'a> Dense<'a> {
         while n_tasks(rows, cols, n_panels) < target && rows > 1 && rows.div_ceil(2) * cols >= MIN_PIXELS {
             rows = rows.div_ceil(2);
         }
-        while n_tasks(rows, cols, n_panels) < target && cols.div_ceil(2) * rows >= MIN_PIXELS {
+        while n_tasks(rows, cols, n_panels) < target && cols > 1 && cols.div_ceil(2) * rows >= MIN_PIXELS {
             cols = cols.div_ceil(2);
         }
         rows = balanced(out_h, rows);
