@@ -2,6 +2,7 @@
 
 mod conv;
 mod conv_transpose;
+mod cuda;
 mod matmul;
 mod pointwise;
 mod pool;

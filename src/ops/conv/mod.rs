@@ -4,6 +4,7 @@
 //! [`crate::ops::epilogue`]). One to three spatial axes. All of x, w and bias are of one floating-point type.
 
 mod cpu;
+pub(crate) mod cuda;
 mod eval;
 mod onnx;
 
@@ -11,9 +12,10 @@ pub(crate) use cpu::{floats, optional_floats};
 pub(crate) use onnx::{check_kernel_shape, resolve_auto_pad, window_attrs};
 
 use crate::base::{Dim, Fact, Result, Shape, Tensor};
+use crate::device::DeviceProps;
 use crate::ops::pointwise::Program;
 use crate::ops::window::{AutoPad, Axis, Window3, Windows, kernel_sizes};
-use crate::ops::{CpuStep, EvalCx, InferCx, OpDef, PackCache, Problem, epilogue};
+use crate::ops::{CpuStep, EvalCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions, epilogue};
 use crate::{ensure, op_home, op_struct};
 
 op_struct! {
@@ -137,6 +139,14 @@ impl OpDef for Conv {
 
     fn cpu(&self, p: &Problem, pack: &dyn PackCache) -> Result<Option<Box<dyn CpuStep>>> {
         cpu::cpu(self, p, pack)
+    }
+
+    fn cuda_tactics(&self, p: &Problem, dev: &DeviceProps, opt: &TacticOptions) -> Vec<Tactic> {
+        cuda::tactics(self, p, dev, opt)
+    }
+
+    fn cuda_program(&self, tactic: &Tactic, p: &Problem, dev: &DeviceProps) -> Result<StepProgram> {
+        cuda::program(self, tactic, p, dev)
     }
 
     fn flops(&self, p: &Problem) -> f64 {

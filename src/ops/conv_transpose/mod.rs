@@ -6,14 +6,16 @@
 //! decides the padding.
 
 mod cpu;
+mod cuda;
 mod eval;
 mod onnx;
 
 use crate::base::{Dim, Fact, Result, Shape, Tensor};
 use crate::ops::conv::{check_bias, check_operands};
+use crate::device::DeviceProps;
 use crate::ops::pointwise::Program;
 use crate::ops::window::{AutoPad, Axis, Window3, Windows};
-use crate::ops::{CpuStep, EvalCx, InferCx, OpDef, PackCache, Problem, epilogue};
+use crate::ops::{CpuStep, EvalCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions, epilogue};
 use crate::{ensure, op_home, op_struct};
 
 op_struct! {
@@ -157,6 +159,14 @@ impl OpDef for ConvTranspose {
 
     fn cpu(&self, p: &Problem, pack: &dyn PackCache) -> Result<Option<Box<dyn CpuStep>>> {
         cpu::cpu(self, p, pack)
+    }
+
+    fn cuda_tactics(&self, p: &Problem, dev: &DeviceProps, opt: &TacticOptions) -> Vec<Tactic> {
+        cuda::tactics(self, p, dev, opt)
+    }
+
+    fn cuda_program(&self, tactic: &Tactic, p: &Problem, dev: &DeviceProps) -> Result<StepProgram> {
+        cuda::program(self, tactic, p, dev)
     }
 
     fn flops(&self, p: &Problem) -> f64 {

@@ -4,6 +4,7 @@
 //! operand broadcasts to the output's shape and never enlarges it. The program's only output is the node's output.
 
 mod cpu;
+pub mod cuda;
 
 pub use cpu::{BoundEpilogue, CpuEpilogue};
 

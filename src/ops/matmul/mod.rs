@@ -6,12 +6,15 @@
 //! wrap-around), of which integers take `alpha` 1 only.
 
 mod cpu;
+mod cuda;
 mod eval;
+pub(crate) mod gemm;
 mod onnx;
 
 use crate::base::{DType, Dim, Fact, Result, Shape, Tensor};
+use crate::device::DeviceProps;
 use crate::ops::pointwise::Program;
-use crate::ops::{CpuStep, EvalCx, InferCx, OpDef, PackCache, Problem, epilogue};
+use crate::ops::{CpuStep, EvalCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions, epilogue};
 use crate::{ensure, op_home, op_struct};
 
 op_struct! {
@@ -148,6 +151,14 @@ impl OpDef for MatMul {
 
     fn cpu(&self, p: &Problem, pack: &dyn PackCache) -> Result<Option<Box<dyn CpuStep>>> {
         cpu::cpu(self, p, pack)
+    }
+
+    fn cuda_tactics(&self, p: &Problem, dev: &DeviceProps, opt: &TacticOptions) -> Vec<Tactic> {
+        cuda::tactics(self, p, dev, opt)
+    }
+
+    fn cuda_program(&self, tactic: &Tactic, p: &Problem, dev: &DeviceProps) -> Result<StepProgram> {
+        cuda::program(self, tactic, p, dev)
     }
 
     fn flops(&self, p: &Problem) -> f64 {

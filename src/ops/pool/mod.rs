@@ -5,12 +5,14 @@
 //! 0 (average, Lp). The first of equal maxima wins; a NaN wins over every number.
 
 mod cpu;
+mod cuda;
 mod eval;
 mod onnx;
 
 use crate::base::{DType, Fact, Result, Shape, Tensor};
+use crate::device::DeviceProps;
 use crate::ops::window::{AutoPad, Axis, Window3, Windows};
-use crate::ops::{CpuStep, EvalCx, InferCx, OpDef, PackCache, Problem};
+use crate::ops::{CpuStep, EvalCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions};
 use crate::{attr_enum, ensure, op_home, op_struct};
 
 attr_enum! {
@@ -112,6 +114,14 @@ impl OpDef for Pool {
 
     fn cpu(&self, p: &Problem, _pack: &dyn PackCache) -> Result<Option<Box<dyn CpuStep>>> {
         cpu::cpu(self, p)
+    }
+
+    fn cuda_tactics(&self, p: &Problem, _dev: &DeviceProps, _opt: &TacticOptions) -> Vec<Tactic> {
+        cuda::tactics(self, p)
+    }
+
+    fn cuda_program(&self, _tactic: &Tactic, p: &Problem, dev: &DeviceProps) -> Result<StepProgram> {
+        cuda::program(self, p, dev)
     }
 
     fn flops(&self, p: &Problem) -> f64 {

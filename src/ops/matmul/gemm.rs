@@ -1,0 +1,492 @@
+//! Device products: one description of a batched product with its epilogue, and every way to launch it.
+//!
+//! Used by `MatMul`, and by `Conv` for filters of one element. Ways: tensor-core tiles (`gemm_mma_sm80.cu`), scalar tiles
+//! (`gemm_simt.cu`), cuBLASLt. A tile that needs aligned rows comes with its element-wise twin when shapes are dynamic.
+//! Where the output has far fewer tiles than the chip has multiprocessors, k is split over blocks, with as many splits as
+//! fill it; `split_finish.cu` adds the parts and applies bias and epilogue. Launches read concrete shapes only.
+
+use crate::base::{DType, Result};
+use crate::device::DeviceProps;
+use crate::ops::epilogue::cuda::{CudaEpilogue, ExtraStrides, Fusion, Parts, accumulator, magic, parts};
+use crate::ops::pointwise::Func;
+use crate::ops::{
+    Arg, DeviceOp, KernelSpec, Launch, LibraryGemm, Problem, StepProgram, Tactic, TacticOptions, TacticSource, blocks,
+    i32_struct, i64_struct,
+};
+use crate::{bail, ensure};
+
+/// `c[b,m,n] = epilogue(alpha * op(a) op(b) + bias)`, in the terms of `kernels/common/gemm.cuh`. C is dense.
+#[derive(Clone, Debug)]
+pub struct DeviceGemm {
+    pub dtype: DType,
+    pub m: i64,
+    pub n: i64,
+    pub k: i64,
+    pub trans_a: bool,
+    pub trans_b: bool,
+    pub batch: [i64; 3],
+    pub stride_a: [i64; 3],
+    pub stride_b: [i64; 3],
+    pub alpha: f32,
+    pub a: Arg,
+    pub b: Arg,
+    pub bias: Option<Arg>,
+    /// The bias has a number for each row instead of each column.
+    pub bias_rows: bool,
+    /// Operands of the epilogue by the coordinates (b0, b1, b2, m, n); `None`: these do not reach them.
+    pub extra: Option<ExtraStrides>,
+}
+
+/// Own parameters of a tactic: algorithm, tile m, n, k, three more of the tile, split, rank, TF32.
+const N_PARAMS: usize = 10;
+const MMA: i64 = 0;
+const SIMT: i64 = 1;
+const LIBRARY: i64 = 2;
+
+/// Scratch that cuBLASLt may use.
+const LIBRARY_WORKSPACE: usize = 32 << 20;
+const MAX_SPLITS: i64 = 32;
+/// Bytes of partial sums at most.
+const MAX_PARTS: i64 = 64 << 20;
+const FINISH_THREADS: usize = 256;
+
+/// A tile of a kernel. For tensor cores `x`, `y`, `z` are warps along m and n and stages; else outputs of a thread along m
+/// and n and elements of a load.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Tile {
+    algo: i64,
+    m: i64,
+    n: i64,
+    k: i64,
+    x: i64,
+    y: i64,
+    z: i64,
+    /// Share of the peak that a multiprocessor reaches with it, for ranking.
+    quality: f64,
+}
+
+const fn mma(m: i64, n: i64, k: i64, x: i64, y: i64, z: i64, quality: f64) -> Tile {
+    Tile { algo: MMA, m, n, k, x, y, z, quality }
+}
+
+const fn simt(m: i64, n: i64, k: i64, x: i64, y: i64, z: i64, quality: f64) -> Tile {
+    Tile { algo: SIMT, m, n, k, x, y, z, quality }
+}
+
+const MMA_TILES: &[Tile] = &[
+    mma(128, 256, 32, 2, 4, 3, 1.0),
+    mma(256, 128, 32, 4, 2, 3, 1.0),
+    mma(128, 128, 32, 2, 4, 4, 0.95),
+    mma(64, 128, 64, 2, 2, 4, 0.8),
+    mma(128, 64, 64, 2, 2, 4, 0.8),
+    mma(64, 64, 64, 2, 2, 3, 0.65),
+    mma(32, 64, 64, 2, 2, 3, 0.45),
+    mma(64, 32, 64, 2, 2, 3, 0.45),
+    mma(32, 32, 64, 2, 2, 3, 0.3),
+];
+
+const SIMT_TILES: &[Tile] = &[
+    simt(128, 128, 8, 8, 8, 4, 1.0),
+    simt(128, 64, 16, 8, 4, 4, 0.85),
+    simt(64, 64, 16, 4, 4, 4, 0.7),
+    simt(32, 32, 32, 2, 4, 4, 0.4),
+    simt(16, 64, 16, 1, 4, 1, 0.3),
+];
+
+/// Takes every problem on every device.
+const GENERIC: Tile = simt(16, 16, 16, 1, 1, 1, 0.1);
+
+impl Tile {
+    fn threads(&self) -> i64 {
+        if self.algo == MMA { 32 * self.x * self.y } else { (self.m / self.x) * (self.n / self.y) }
+    }
+
+    /// Dynamic shared memory.
+    fn smem(&self, g: &DeviceGemm) -> i64 {
+        if self.algo != MMA {
+            return 0;
+        }
+        let a = if g.trans_a { self.k * (self.m + 8) } else { self.m * (self.k + 8) };
+        let b = if g.trans_b { self.n * (self.k + 8) } else { self.k * (self.n + 8) };
+        2 * self.z * (a + b)
+    }
+
+    /// Static shared memory of a scalar tile, for the kernel's own limit of 48 KiB.
+    fn static_smem(&self, dtype: DType) -> i64 {
+        let size = accumulator(dtype).size() as i64;
+        2 * self.k * (self.m + self.n + 2 * (16 / size)) * size
+    }
+
+    /// Elements of the widest load that the kernel takes with this tile and type.
+    fn vector(&self, dtype: DType) -> i64 {
+        let t = self.threads();
+        let fits = |v: i64| {
+            v * dtype.size() as i64 <= 16
+                && self.m * self.k % (t * v) == 0
+                && self.n * self.k % (t * v) == 0
+                && self.k % v == 0
+        };
+        [8, 4, 2].into_iter().find(|v| *v <= self.z.max(1) * 2 && fits(*v)).unwrap_or(1)
+    }
+
+    fn tiles(&self, g: &DeviceGemm) -> i64 {
+        ((g.m + self.m - 1) / self.m)
+            .saturating_mul((g.n + self.n - 1) / self.n)
+            .saturating_mul(g.batch.iter().product())
+    }
+
+    /// Splits of k that fill the chip.
+    fn splits(&self, g: &DeviceGemm, dev: &DeviceProps) -> i64 {
+        let total = (g.batch.iter().product::<i64>()).saturating_mul(g.m).saturating_mul(g.n).max(1);
+        let by_memory = MAX_PARTS / total.saturating_mul(accumulator(g.dtype).size() as i64);
+        // Each split sums several tiles of k.
+        let by_k = g.k / (4 * self.k);
+        (2 * dev.n_sm as i64 / self.tiles(g).max(1)).min(by_k).min(by_memory).clamp(1, MAX_SPLITS)
+    }
+
+    /// Time in arbitrary units: rounds over the chip, each as long as a tile takes.
+    fn cost(&self, g: &DeviceGemm, dev: &DeviceProps) -> f64 {
+        let rounds = (self.tiles(g) as f64 / dev.n_sm.max(1) as f64).ceil();
+        rounds * (self.m * self.n) as f64 / self.quality
+    }
+
+    fn name(&self) -> String {
+        let kind = if self.algo == MMA { "mma_sm80" } else { "simt" };
+        format!("gemm_{kind}_{}x{}x{}_{}x{}x{}", self.m, self.n, self.k, self.x, self.y, self.z)
+    }
+}
+
+impl DeviceGemm {
+    /// All rows of both operands start at multiples of `v` elements.
+    fn rows_aligned(&self, v: i64) -> bool {
+        let (a_inner, b_inner) = (if self.trans_a { self.m } else { self.k }, if self.trans_b { self.k } else { self.n });
+        let strides = (0..3).filter(|i| self.batch[*i] > 1).all(|i| self.stride_a[i] % v == 0 && self.stride_b[i] % v == 0);
+        a_inner % v == 0 && b_inner % v == 0 && strides
+    }
+
+    /// Sizes that the kernels' 32-bit indices hold.
+    fn fits(&self) -> bool {
+        [self.m, self.n, self.k].iter().all(|v| *v < i32::MAX as i64 - 512)
+    }
+
+    fn lda(&self) -> i64 {
+        if self.trans_a { self.m } else { self.k }
+    }
+
+    fn ldb(&self) -> i64 {
+        if self.trans_b { self.k } else { self.n }
+    }
+
+    fn total(&self) -> i64 {
+        self.batch.iter().product::<i64>() * self.m * self.n
+    }
+
+    /// Alignment in elements that the fast form of a tile needs.
+    fn needed(&self, t: &Tile) -> i64 {
+        if t.algo == MMA { 8 } else { t.vector(self.dtype) }
+    }
+
+    // ---- enumeration ------------------------------------------------------------------------------------------
+
+    /// Tactics, best guess first, at most six; the generic one last. Empty for types that no kernel takes.
+    pub fn tactics(&self, e: &CudaEpilogue<'_>, p: &Problem, dev: &DeviceProps, opt: &TacticOptions) -> Vec<Tactic> {
+        if !self.dtype.is_float() || !self.fits() {
+            return Vec::new();
+        }
+        let mut own = Vec::new();
+        if let Some(fusion) = e.plan(p, self.extra.is_some(), dev, opt) {
+            let half = matches!(self.dtype, DType::F16 | DType::BF16);
+            let table = if half && dev.sm >= 80 { MMA_TILES } else { SIMT_TILES };
+            let mut tiles: Vec<Tile> = table
+                .iter()
+                .filter(|t| t.smem(self) <= dev.max_smem_per_block as i64)
+                .filter(|t| t.algo == MMA || t.static_smem(self.dtype) <= 48 << 10)
+                .copied()
+                .collect();
+            tiles.sort_by(|a, b| a.cost(self, dev).total_cmp(&b.cost(self, dev)));
+            // With few tiles, larger tiles and split sums use the chip better than the smallest tiles.
+            let split = tiles
+                .iter()
+                .filter(|t| t.tiles(self) * 2 <= dev.n_sm as i64 && t.splits(self, dev) > 1)
+                .min_by(|a, b| self.split_cost(a, dev).total_cmp(&self.split_cost(b, dev)))
+                .copied();
+            let first = tiles.first().copied();
+            if let (Some(s), Some(t)) = (split, first) {
+                if self.split_cost(&s, dev) * 1.5 < t.cost(self, dev) {
+                    own.push(self.kernel_tactic(s, true, &fusion, p, opt));
+                }
+            }
+            own.extend(tiles.iter().take(2).map(|t| self.kernel_tactic(*t, false, &fusion, p, opt)));
+            own.push(self.kernel_tactic(GENERIC, false, &fusion, p, opt));
+        }
+        let library = if opt.cublaslt { self.library_tactics(e, p, dev, opt) } else { Vec::new() };
+        // Large products are the library's ground; small ones gain from a fused epilogue.
+        let work = 2.0 * self.total() as f64 * self.k as f64;
+        let at = if work > 1e9 { 0 } else { own.len().min(1) };
+        let rest = own.split_off(at);
+        own.into_iter().chain(library).chain(rest).collect()
+    }
+
+    fn split_cost(&self, t: &Tile, dev: &DeviceProps) -> f64 {
+        let splits = t.splits(self, dev);
+        let rounds = ((t.tiles(self) * splits) as f64 / dev.n_sm.max(1) as f64).ceil();
+        rounds * (t.m * t.n) as f64 / t.quality / splits as f64
+    }
+
+    fn kernel_tactic(
+        &self,
+        t: Tile,
+        split: bool,
+        fusion: &Fusion,
+        p: &Problem,
+        opt: &TacticOptions,
+    ) -> Tactic {
+        let needed = self.needed(&t);
+        let aligned = needed > 1 && self.rows_aligned(needed);
+        let mut kernels = vec![self.spec(&t, aligned, split, fusion, p)];
+        if aligned && opt.dynamic {
+            kernels.push(self.spec(&t, false, split, fusion, p));
+        }
+        if split {
+            kernels.push(self.finish_spec(fusion, p));
+        }
+        let form = if aligned { "" } else { "_elements" };
+        let name = format!("{}{form}{}{}", t.name(), if split { "_split" } else { "" }, fusion.text());
+        let params = vec![t.algo, t.m, t.n, t.k, t.x, t.y, t.z, split as i64, aligned as i64, opt.dynamic as i64];
+        fusion.complete(Tactic { name, source: TacticSource::Kernels, kernels, params })
+    }
+
+    /// Type that a kernel stores when it is the last one before `fusion`'s pointwise kernel or the end.
+    fn stored(&self, fusion: &Fusion, p: &Problem) -> DType {
+        if matches!(fusion, Fusion::After(_)) { self.dtype } else { p.outputs[0].dtype }
+    }
+
+    fn spec(&self, t: &Tile, aligned: bool, split: bool, fusion: &Fusion, p: &Problem) -> KernelSpec {
+        let has_bias = self.bias.is_some() && !split;
+        let out = if split { accumulator(self.dtype) } else { self.stored(fusion, p) };
+        let mut s = KernelSpec::new(if t.algo == MMA { "gemm_mma_sm80.cu" } else { "gemm_simt.cu" })
+            .define_type("T_IN", self.dtype)
+            .define_type("T_OUT", out)
+            .define_type("T_BIAS", self.dtype)
+            .define("BLOCK_M", t.m)
+            .define("BLOCK_N", t.n)
+            .define("BLOCK_K", t.k)
+            .define("TRANS_A", self.trans_a as i64)
+            .define("TRANS_B", self.trans_b as i64)
+            .define("HAS_BIAS", has_bias as i64)
+            .define("BIAS_ROWS", self.bias_rows as i64);
+        s = match t.algo {
+            MMA => s.define("WARPS_M", t.x).define("WARPS_N", t.y).define("STAGES", t.z).define("ALIGNED", aligned as i64),
+            _ => s
+                .define("THREAD_M", t.x)
+                .define("THREAD_N", t.y)
+                .define("VEC", if aligned { t.vector(self.dtype) } else { 1 }),
+        };
+        if split { s.define("EPILOGUE", 0) } else { fusion.define(s) }
+    }
+
+    fn finish_spec(&self, fusion: &Fusion, p: &Problem) -> KernelSpec {
+        finish_spec(self.dtype, self.stored(fusion, p), self.bias.is_some(), if self.bias_rows { 3 } else { 4 }, fusion)
+    }
+
+    /// cuBLASLt: operands must be dense with one stride over the whole batch.
+    fn library_tactics(
+        &self,
+        e: &CudaEpilogue<'_>,
+        p: &Problem,
+        dev: &DeviceProps,
+        opt: &TacticOptions,
+    ) -> Vec<Tactic> {
+        let typed = matches!(self.dtype, DType::F32 | DType::F16 | DType::BF16);
+        if !typed || self.batch[0] != 1 || self.batch[1] != 1 {
+            return Vec::new();
+        }
+        let relu = e.program.is_some_and(|q| q.as_single() == Some(Func::Relu)) && !self.bias_after();
+        let fusion = if relu { Some(Fusion::None) } else { e.after(p, self.bias_after(), dev, opt) };
+        let Some(fusion) = fusion else { return Vec::new() };
+        let tf32 = opt.tf32 && self.dtype == DType::F32;
+        (0..2)
+            .map(|rank| {
+                let name = format!(
+                    "cublaslt_{rank}{}{}{}",
+                    if tf32 { "_tf32" } else { "" },
+                    if relu { "_relu" } else { "" },
+                    fusion.text()
+                );
+                let params = vec![LIBRARY, relu as i64, 0, 0, 0, 0, 0, 0, rank, tf32 as i64];
+                fusion.complete(Tactic { name, source: TacticSource::CublasLt, kernels: vec![], params })
+            })
+            .collect()
+    }
+
+    /// The library adds a bias along n only.
+    fn bias_after(&self) -> bool {
+        self.bias.is_some() && self.bias_rows
+    }
+
+    // ---- launches ---------------------------------------------------------------------------------------------
+
+    /// What a tactic of [`DeviceGemm::tactics`] launches for this product.
+    pub fn program(&self, tactic: &Tactic, e: &CudaEpilogue<'_>, p: &Problem, dev: &DeviceProps) -> Result<StepProgram> {
+        let parts = parts(tactic, N_PARAMS)?;
+        ensure!(self.fits(), Unsupported, "a product of {} x {} x {} is too large for its kernels", self.m, self.n, self.k);
+        let out = &p.outputs[0];
+        let mut step = StepProgram::default();
+        // A pointwise kernel that follows may work in place unless it changes the size of an element.
+        let result = match &parts.after {
+            Some(_) if out.dtype != self.dtype => {
+                step.workspace = (self.total() as usize * self.dtype.size()).next_multiple_of(256);
+                Arg::Work(0)
+            }
+            _ => Arg::Out(0),
+        };
+        let is_library = tactic.params[0] == LIBRARY;
+        if is_library {
+            self.library(tactic, &result, &mut step)?;
+        } else {
+            self.kernels(tactic, &parts, e, &result, &mut step, dev)?;
+        }
+        if let Some(after) = &parts.after {
+            let with_bias = is_library && self.bias_after();
+            e.append_after(&mut step, after, parts.n_kernels, &result, with_bias, p, dev)?;
+        }
+        Ok(step)
+    }
+
+    fn library(&self, tactic: &Tactic, result: &Arg, step: &mut StepProgram) -> Result<()> {
+        ensure!(
+            self.batch[0] == 1 && self.batch[1] == 1,
+            Unsupported,
+            "cuBLASLt takes one stride over the batch {:?}",
+            self.batch
+        );
+        let at = step.workspace;
+        step.workspace += LIBRARY_WORKSPACE;
+        step.ops.push(DeviceOp::Gemm(LibraryGemm {
+            batch: self.batch[2],
+            m: self.m,
+            n: self.n,
+            k: self.k,
+            trans_a: self.trans_a,
+            trans_b: self.trans_b,
+            stride_a: self.stride_a[2],
+            stride_b: self.stride_b[2],
+            stride_d: self.m * self.n,
+            dtype: self.dtype,
+            alpha: self.alpha,
+            a: self.a.clone(),
+            b: self.b.clone(),
+            d: result.clone(),
+            bias: self.bias.clone().filter(|_| !self.bias_rows),
+            relu: tactic.params[1] != 0,
+            tf32: tactic.params[9] != 0,
+            algo_rank: tactic.params[8],
+            workspace: (at, LIBRARY_WORKSPACE),
+        }));
+        Ok(())
+    }
+
+    fn kernels(
+        &self,
+        tactic: &Tactic,
+        parts: &Parts,
+        e: &CudaEpilogue<'_>,
+        result: &Arg,
+        step: &mut StepProgram,
+        dev: &DeviceProps,
+    ) -> Result<()> {
+        let v = &tactic.params;
+        let t = Tile { algo: v[0], m: v[1], n: v[2], k: v[3], x: v[4], y: v[5], z: v[6], quality: 1.0 };
+        let known = MMA_TILES.iter().chain(SIMT_TILES).chain([&GENERIC]).any(|k| Tile { quality: 1.0, ..*k } == t);
+        ensure!(known, CorruptData, "tactic {} has no tile that is known", tactic.name);
+        let (split, aligned, twin) = (v[7] != 0, v[8] != 0, v[9] != 0);
+        let kernel = match (aligned, self.rows_aligned(self.needed(&t)), twin) {
+            (false, _, _) | (true, true, _) => 0,
+            (true, false, true) => 1,
+            (true, false, false) => bail!(Unsupported, "tactic {} needs rows of whole vectors", tactic.name),
+        };
+        let extra = match (&self.extra, parts.code) {
+            (Some(x), 1) => x.clone(),
+            (None, 1) => bail!(Unsupported, "tactic {} does not reach an operand at these shapes", tactic.name),
+            _ => Vec::new(),
+        };
+        let splits = if split { t.splits(self, dev) } else { 1 };
+        let grid = t.tiles(self);
+        ensure!(grid <= dev.max_grid[0] as i64, Unsupported, "a product of {grid} tiles is too large for one launch");
+        let bias = self.bias.clone().unwrap_or(Arg::Null);
+        let none = CudaEpilogue { program: None, first: e.first, bias_dims: &[] };
+        let part = Arg::Work(step.workspace);
+        let mut args = vec![
+            self.a.clone(),
+            self.b.clone(),
+            if split { Arg::Null } else { bias.clone() },
+            if split { part.clone() } else { result.clone() },
+            self.params(),
+            Arg::F32(self.alpha),
+        ];
+        args.extend(if split { none.args(&[]) } else { e.args(&extra) });
+        step.ops.push(DeviceOp::Launch(Launch {
+            kernel,
+            grid: [grid as u32, splits as u32, 1],
+            block: [t.threads() as u32, 1, 1],
+            smem: t.smem(self) as u32,
+            args,
+        }));
+        if split {
+            step.workspace += (splits * self.total()) as usize * accumulator(self.dtype).size();
+            let shape = [self.batch[0], self.batch[1], self.batch[2], self.m, self.n].map(|v| v as usize);
+            let mut args = vec![part, bias, result.clone()];
+            args.extend(e.args(&extra));
+            let launch = finish_launch(parts.last_kernel(tactic)?, shape, splits, args, dev)?;
+            step.ops.push(DeviceOp::Launch(launch));
+        }
+        Ok(())
+    }
+
+    /// GemmParams.
+    fn params(&self) -> Arg {
+        let c = self.m * self.n;
+        let stride_c = [self.batch[1] * self.batch[2] * c, self.batch[2] * c, c];
+        let head = [self.m, self.n, self.k, self.lda(), self.ldb(), self.n];
+        i64_struct(head.into_iter().chain(self.batch).chain(self.stride_a).chain(self.stride_b).chain(stride_c))
+    }
+}
+
+/// `split_finish.cu` for parts of a product or convolution of this type; `bias_dim` is the coordinate of the bias.
+pub fn finish_spec(dtype: DType, out: DType, has_bias: bool, bias_dim: i64, fusion: &Fusion) -> KernelSpec {
+    let s = KernelSpec::new("split_finish.cu")
+        .define_type("T_PART", accumulator(dtype))
+        .define_type("T_OUT", out)
+        .define_type("T_BIAS", dtype)
+        .define("HAS_BIAS", has_bias as i64)
+        .define("BIAS_DIM", bias_dim)
+        .define("THREADS", FINISH_THREADS)
+        .define("INDEX64", 0);
+    fusion.define(s)
+}
+
+/// Launch of `split_finish.cu`. `args` are part, bias, y and the epilogue's five; the shape and the number of splits are
+/// put in between.
+pub fn finish_launch(
+    kernel: usize,
+    shape: [usize; 5],
+    splits: i64,
+    mut args: Vec<Arg>,
+    dev: &DeviceProps,
+) -> Result<Launch> {
+    let total = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).filter(|n| *n < i32::MAX as usize);
+    let Some(total) = total else { bail!(Unsupported, "partial sums of {shape:?} are too many for their kernel") };
+    args.insert(3, Arg::I32(splits as i32));
+    args.insert(3, shape_struct(&shape));
+    let grid = blocks(total, FINISH_THREADS).min(8 * dev.n_sm.max(1));
+    Ok(Launch { kernel, grid: [grid, 1, 1], block: [FINISH_THREADS as u32, 1, 1], smem: 0, args })
+}
+
+/// `Shape` of `kernels/common/index.cuh`.
+fn shape_struct(dims: &[usize]) -> Arg {
+    let at = |i: usize| dims.get(i).copied().unwrap_or(1);
+    let sizes = (0..8).map(|i| at(i) as i32);
+    let magics = (0..8).map(|i| magic(at(i)).0);
+    let shifts = (0..8).map(|i| magic(at(i)).1);
+    i32_struct(sizes.chain(magics).chain(shifts))
+}
