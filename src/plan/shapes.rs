@@ -118,6 +118,7 @@ pub fn specialize(
             })?;
             let bytes = crate::base::tensor::checked_bytes(f.dtype, &dims).with_context(at)?;
             ensure!(bytes <= MAX_TENSOR_BYTES, OutOfMemory, "{}: a tensor of {bytes} bytes is too large", at());
+            crate::log_verbose!("shape of {}: {}{dims:?}", at(), f.dtype);
         }
         match step.kind {
             StepKind::Host => {
