@@ -305,11 +305,8 @@ impl NodePass for FoldScaleBefore {
     fn rewrite(&self, g: &Graph, cx: &PassCx<'_>, n: NodeId) -> Result<Option<Patch>> {
         let node = g.node(n);
         let Some(p) = Product::of(g, node) else { return Ok(None) };
-        if let Some(patch) = self.scalar_into_alpha(g, cx, &p)? {
-            return Ok(Some(patch));
-        }
         let (Some(y), Some(w)) = (node.inputs[0], p.weights(g)) else { return Ok(None) };
-        let Some((x, a)) = self.scaled(g, n, &p, y) else { return Ok(None) };
+        let Some((x, a)) = scaled(g, n, &p, y) else { return Ok(None) };
         if matches!(p.kind, Kind::MatMul { trans_a: true, .. }) {
             return Ok(None);
         }
@@ -344,39 +341,44 @@ impl NodePass for FoldScaleBefore {
     }
 }
 
-impl FoldScaleBefore {
-    /// What `y`, read by `n` alone, is an affine function of.
-    fn scaled(&self, g: &Graph, n: NodeId, p: &Product<'_>, y: ValueId) -> Option<(ValueId, Affine)> {
-        let (_, producer) = g.producer(y)?;
-        let program = pointwise(producer)?;
-        let (program, ins) = merge_equal(program.clone(), operands(producer));
-        let x = single_variable(g, &ins)?;
-        let rank = g.fact(y).rank();
-        if only_reader(g, y) != Some(n) || !same_shape(g, x, y) || g.fact(x).dtype != p.dtype || rank < 2 {
-            return None;
-        }
-        Some((x, affine(g, &program, &ins, x, rank, p.channel_axis(rank))?))
+/// What `y`, read by `n` alone, is an affine function of.
+fn scaled(g: &Graph, n: NodeId, p: &Product<'_>, y: ValueId) -> Option<(ValueId, Affine)> {
+    let (_, producer) = g.producer(y)?;
+    let program = pointwise(producer)?;
+    let (program, ins) = merge_equal(program.clone(), operands(producer));
+    let x = single_variable(g, &ins)?;
+    let rank = g.fact(y).rank();
+    if only_reader(g, y) != Some(n) || !same_shape(g, x, y) || g.fact(x).dtype != p.dtype || rank < 2 {
+        return None;
+    }
+    Some((x, affine(g, &program, &ins, x, rank, p.channel_axis(rank))?))
+}
+
+/// Folds `matmul(s * a, b)` and `matmul(a, s * b)` with a number s, as in attention, into the product's alpha.
+pub struct FoldScaleIntoAlpha;
+
+impl NodePass for FoldScaleIntoAlpha {
+    fn name(&self) -> &'static str {
+        "fold_scale_into_alpha"
     }
 
-    /// `matmul(s * a, b)` and `matmul(a, s * b)` with a scalar s, as in attention.
-    fn scalar_into_alpha(&self, g: &Graph, cx: &PassCx<'_>, p: &Product<'_>) -> Result<Option<Patch>> {
-        let Kind::MatMul { alpha, .. } = p.kind else { return Ok(None) };
+    fn rewrite(&self, g: &Graph, cx: &PassCx<'_>, n: NodeId) -> Result<Option<Patch>> {
+        let node = g.node(n);
+        let (Op::MatMul(m), Some(p)) = (&node.op, Product::of(g, node)) else { return Ok(None) };
         for side in [0, 1] {
-            let Some(y) = p.node.inputs[side] else { continue };
+            let Some(y) = node.inputs[side] else { continue };
             let Some((_, producer)) = g.producer(y) else { continue };
-            let n = g.value(p.node.outputs[0]).producer.expect("outputs of nodes have producers");
-            let scalars = operands(producer).iter().all(|v| g.as_const(*v).is_none() || const_scalar(g, *v).is_some());
-            let Some((x, a)) = self.scaled(g, n, p, y).filter(|_| scalars) else { continue };
+            let numbers = operands(producer).iter().all(|v| g.as_const(*v).is_none() || const_scalar(g, *v).is_some());
+            let Some((x, a)) = scaled(g, n, &p, y).filter(|_| numbers) else { continue };
             let ([s], false) = (a.scale.as_slice(), a.shifts()) else { continue };
-            let mut op = p.node.op.clone();
-            let Op::MatMul(m) = &mut op else { continue };
-            m.alpha = (alpha as f64 * s) as f32;
+            let mut m = m.clone();
+            m.alpha = (m.alpha as f64 * s) as f32;
             ensure!(m.alpha.is_finite(), Unsupported, "alpha is not finite");
-            let mut ins = p.node.inputs.clone();
+            let mut ins = node.inputs.clone();
             ins[side] = Some(x);
-            let mut patch = cx.patch(g, &p.node.name);
-            let new = patch.add_node(g, &p.node.name, op, &ins)?[0];
-            patch.shunt(p.node.outputs[0], new);
+            let mut patch = cx.patch(g, &node.name);
+            let new = patch.add_node(g, &node.name, m.into(), &ins)?[0];
+            patch.shunt(node.outputs[0], new);
             return Ok(Some(patch));
         }
         Ok(None)

@@ -34,7 +34,7 @@ pub use driver::{NodePass, Pass, PassCx, PassReport, Report, run_list};
 pub use eliminate_dead::EliminateDead;
 pub use fold_constants::FoldConstants;
 pub use fold_pads::FoldPads;
-pub use fold_scale_into_weights::{FoldScaleAfter, FoldScaleBefore};
+pub use fold_scale_into_weights::{FoldScaleAfter, FoldScaleBefore, FoldScaleIntoAlpha};
 pub use fuse_epilogue::FuseEpilogue;
 pub use fuse_pointwise::FusePointwise;
 pub use lower_precision::LowerPrecision;
@@ -105,6 +105,8 @@ pub fn portable_passes() -> Vec<Box<dyn Pass>> {
         // Single functions and whole activations, while the nodes are still one function each.
         Box::new(SimplifyPointwise),
         Box::new(RecognizeActivations),
+        // Before transposes move: one that is pushed between a scale and its product would hide the scale.
+        Box::new(FoldScaleIntoAlpha),
         // Chains of layout changes cancel before weights are folded: a batch normalization may stand behind one.
         Box::new(CancelTransposes),
         // Padding goes into windows before scales do: a shift in front of a window depends on its padding.

@@ -104,6 +104,15 @@ fn products_and_unit_axes_absorb_transposes() {
     let g = run1(&b.out(y), AbsorbTransposes);
     assert_eq!(names(&g), ["mm"]);
 
+    // Of a larger permutation the flag takes the swap, and whole rows are left to move.
+    let mut b = Build::new();
+    let (x, k) = (b.x(&[2, 3, 4]), b.x(&[5, 2, 4]));
+    let kt = t(&mut b, "kt", &[1, 2, 0], k);
+    let y = b.node("mm", matmul(), &[x, kt]);
+    let g = run1(&b.out(y), AbsorbTransposes);
+    let Op::Transpose(op) = &the(&g, "Transpose").op else { unreachable!() };
+    assert_eq!(op.perm, [1, 0, 2]);
+
     let mut b = Build::new();
     let x = b.input("x", &["n".into(), 1.into(), 1.into(), 7.into()]);
     let p = t(&mut b, "p", &TO_NCHW, x);

@@ -2,7 +2,7 @@
 
 use super::*;
 use sinter::ops::conv_transpose::ConvTranspose;
-use sinter::passes::{FoldScaleAfter, FoldScaleBefore};
+use sinter::passes::{FoldScaleAfter, FoldScaleBefore, FoldScaleIntoAlpha};
 
 fn batch_norm(b: &mut Build, x: ValueId, channels: usize) -> ValueId {
     let shape = [channels, 1, 1];
@@ -79,7 +79,7 @@ fn a_product_of_two_inputs_takes_a_bias_and_scalars_only() {
     let m = b.node("mm", matmul(), &[q, z]);
     let bias = b.c(&[5]);
     let y = b.pw("add", Func::Add, &[m, bias]);
-    let g = run(&b.out(y), vec![Box::new(FoldScaleAfter), Box::new(FoldScaleBefore)]).0;
+    let g = run(&b.out(y), vec![Box::new(FoldScaleAfter), Box::new(FoldScaleIntoAlpha)]).0;
     assert_eq!(names(&g), ["mm"]);
 
     let mut b = Build::new();
