@@ -87,11 +87,11 @@ impl<'a> Window<'a> {
 
     /// Copies the window of the first `channels` planes of `image`.
     pub(super) fn pack(&self, isa: Isa, image: &[f32], channels: usize, out: &mut [f32]) {
-        pack(isa, self, image, channels, out);
+        pack(isa, self, isa, image, channels, out);
     }
 
     #[inline(always)]
-    fn pack_here(&self, image: &[f32], channels: usize, out: &mut [f32]) {
+    fn pack_here(&self, isa: Isa, image: &[f32], channels: usize, out: &mut [f32]) {
         let [in_h, in_w] = self.p.in_hw;
         let [stride_h, stride_w] = self.p.strides;
         let plane_in = in_h * in_w;
@@ -112,9 +112,7 @@ impl<'a> Window<'a> {
                     }
                     let from = &from[rows.first * in_w..];
                     let to = &mut to[rows.lo * self.width..rows.hi * self.width];
-                    for (to, from) in to.chunks_exact_mut(self.width).zip(from.chunks(in_w * stride_h)) {
-                        cols.copy(from, stride_w, to);
-                    }
+                    cols.copy_rows(isa, from, in_w * stride_h, stride_w, to, self.width);
                 }
             }
         }
@@ -122,12 +120,12 @@ impl<'a> Window<'a> {
 }
 
 multiversion! {
-    fn pack = pack_body(window: &Window, image: &[f32], channels: usize, out: &mut [f32]);
+    fn pack = pack_body(window: &Window, row_isa: Isa, image: &[f32], channels: usize, out: &mut [f32]);
 }
 
 #[inline(always)]
-fn pack_body<const FMA: bool>(window: &Window, image: &[f32], channels: usize, out: &mut [f32]) {
-    window.pack_here(image, channels, out);
+fn pack_body<const FMA: bool>(window: &Window, row_isa: Isa, image: &[f32], channels: usize, out: &mut [f32]) {
+    window.pack_here(row_isa, image, channels, out);
 }
 
 /// Which elements of a window's axis are inside of the image.
@@ -147,8 +145,25 @@ impl Span {
         Span { lo, hi, first }
     }
 
+    /// Fills the rows of `to`, each `width` long, from rows of the image that are `pitch` apart.
     #[inline(always)]
-    fn copy(&self, from: &[f32], stride: usize, to: &mut [f32]) {
+    fn copy_rows(&self, isa: Isa, from: &[f32], pitch: usize, stride: usize, to: &mut [f32], width: usize) {
+        #[cfg(target_arch = "x86_64")]
+        if isa == Isa::Avx512 && stride <= 2 {
+            let (n_rows, n) = (to.len() / width, self.hi - self.lo);
+            let last = (n_rows.max(1) - 1) * pitch + self.first + (n.max(1) - 1) * stride;
+            assert!(self.hi <= width && (n == 0 || last < from.len()), "a window's rows leave the image");
+            // SAFETY: the machine has AVX-512; both ranges were checked.
+            return unsafe { self.copy_rows_avx512(from, pitch, stride, to, width) };
+        }
+        let _ = isa;
+        for (to, from) in to.chunks_exact_mut(width).zip(from.chunks(pitch)) {
+            self.copy_row(from, stride, to);
+        }
+    }
+
+    #[inline(always)]
+    fn copy_row(&self, from: &[f32], stride: usize, to: &mut [f32]) {
         to[..self.lo].fill(0.0);
         to[self.hi..].fill(0.0);
         let to = &mut to[self.lo..self.hi];
@@ -166,6 +181,44 @@ impl Span {
                 (n..to.len()).for_each(|j| to[j] = from[2 * j]);
             }
             _ => to.iter_mut().zip(from.iter().step_by(stride)).for_each(|(t, f)| *t = *f),
+        }
+    }
+
+    /// Copies and zeros by strips of 16 columns, so that a strip's masks serve all rows; a row is short, and calls of the
+    /// C library's copy and fill for each would cost more than the values.
+    /// # Safety
+    /// The machine has AVX-512; `hi <= width`; `stride` is 1 or 2; the image's elements of all rows are inside of `from`.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn copy_rows_avx512(&self, from: &[f32], pitch: usize, stride: usize, to: &mut [f32], width: usize) {
+        use std::arch::x86_64::*;
+        let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+        // Bits lo .. hi.
+        let bits = |lo: usize, hi: usize| ((1u64 << hi) - 1) & !((1u64 << lo) - 1);
+        for at in (0..width).step_by(16) {
+            let n = 16.min(width - at);
+            let (lo, hi) = (self.lo.clamp(at, at + n) - at, self.hi.clamp(at, at + n) - at);
+            let loaded = if lo >= hi { 0 } else { bits(lo * stride, (hi - 1) * stride + 1) };
+            let (low, high, stored) = (loaded as u16, (loaded >> 16) as u16, bits(0, n) as u16);
+            let shift = (at as isize - self.lo as isize) * stride as isize + self.first as isize;
+            let source = from.as_ptr().wrapping_offset(shift);
+            for (row, to) in to.chunks_exact_mut(width).enumerate() {
+                let source = source.wrapping_add(row * pitch);
+                let to = to[at..].as_mut_ptr();
+                // SAFETY: the masks hold elements of the image only, and lanes of `to`.
+                unsafe {
+                    let mut values = _mm512_maskz_loadu_ps(low, source);
+                    if stride == 2 {
+                        let behind = _mm512_maskz_loadu_ps(high, source.wrapping_add(16));
+                        values = _mm512_permutex2var_ps(values, even, behind);
+                    }
+                    if n == 16 {
+                        _mm512_storeu_ps(to, values);
+                    } else {
+                        _mm512_mask_storeu_ps(to, stored, values);
+                    }
+                }
+            }
         }
     }
 }
