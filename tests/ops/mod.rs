@@ -3,6 +3,7 @@
 mod conv;
 mod conv_transpose;
 mod cuda;
+mod cuda_sim;
 mod matmul;
 mod pointwise;
 mod pool;

@@ -1,0 +1,479 @@
+//! Runs the launches of CUDA tactics on the host, from their arguments alone, and compares with the reference: sizes,
+//! strides, splits and the operands of epilogues are right without a GPU. What the kernels compute is written here a second
+//! time, from the comments at their heads; how they compute it is tested on a GPU.
+
+use super::steps::{eval, infer, problem, random};
+use super::{conv, conv_transpose, matmul, pool};
+use sinter::base::{DType, Fact, Tensor};
+use sinter::device::DeviceProps;
+use sinter::ops::conv::Conv;
+use sinter::ops::matmul::MatMul;
+use sinter::ops::pointwise::{Pointwise, Program};
+use sinter::ops::{Arg, DeviceOp, EvalCx, KernelSpec, Launch, LibraryGemm, Op, OpDef, Problem, Tactic, TacticOptions};
+use std::collections::HashMap;
+
+/// Memory of a step: every buffer as f64, by the argument that names it.
+struct Memory<'a> {
+    inputs: Vec<Option<Vec<f64>>>,
+    outputs: Vec<Vec<f64>>,
+    work: HashMap<usize, Vec<f64>>,
+    epilogue: Option<&'a Program>,
+}
+
+fn i64s(a: &Arg) -> Vec<i64> {
+    let Arg::Bytes(b) = a else { panic!("expected a struct, got {a:?}") };
+    b.chunks_exact(8).map(|c| i64::from_ne_bytes(c.try_into().unwrap())).collect()
+}
+
+fn i32s(a: &Arg) -> Vec<i64> {
+    let Arg::Bytes(b) = a else { panic!("expected a struct, got {a:?}") };
+    b.chunks_exact(4).map(|c| i32::from_ne_bytes(c.try_into().unwrap()) as i64).collect()
+}
+
+fn define(s: &KernelSpec, name: &str) -> i64 {
+    let value = s.defines.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
+    value.and_then(|v| v.parse().ok()).unwrap_or_else(|| panic!("{}: {name} is not a number: {value:?}", s.file))
+}
+
+fn up(a: i64, b: i64) -> i64 {
+    (a + b - 1) / b
+}
+
+impl Memory<'_> {
+    fn read(&self, a: &Arg) -> &[f64] {
+        match a {
+            Arg::In(i) => self.inputs[*i].as_ref().expect("an operand that is there"),
+            Arg::Out(i) => &self.outputs[*i],
+            Arg::Work(at) => &self.work[at],
+            other => panic!("{other:?} is no address"),
+        }
+    }
+
+    fn write(&mut self, a: &Arg, values: Vec<f64>) {
+        match a {
+            Arg::Out(i) => {
+                assert_eq!(self.outputs[*i].len(), values.len());
+                self.outputs[*i] = values;
+            }
+            Arg::Work(at) => drop(self.work.insert(*at, values)),
+            other => panic!("{other:?} cannot be written"),
+        }
+    }
+
+    /// Bias and epilogue of results with their coordinates. `args` are e0..e3 and the strides.
+    fn finish(&self, spec: &KernelSpec, args: &[Arg], x: &mut [f64], coords: &[[i64; 5]], bias: &Arg, bias_dim: usize) {
+        if define(spec, "HAS_BIAS") == 1 {
+            let b = self.read(bias);
+            x.iter_mut().zip(coords).for_each(|(x, c)| *x += b[c[bias_dim] as usize]);
+        } else {
+            assert!(*bias == Arg::Null || spec.file != "gemm_simt.cu", "a bias that the kernel does not add");
+        }
+        if define(spec, "EPILOGUE") == 0 {
+            return;
+        }
+        let p = self.epilogue.expect("a program");
+        let strides = i64s(&args[4]);
+        let mut tensors = vec![Tensor::from_slice(&[x.len()], x).cast(p.inputs[0])];
+        for j in 0..p.n_inputs() - 1 {
+            let e = self.read(&args[j]);
+            let at = |c: &[i64; 5]| (0..5).map(|d| c[d] * strides[j * 5 + d]).sum::<i64>() as usize;
+            let values: Vec<f64> = coords.iter().map(|c| e[at(c)]).collect();
+            tensors.push(Tensor::from_slice(&[x.len()], &values).cast(p.inputs[j + 1]));
+        }
+        let refs: Vec<Option<&Tensor>> = tensors.iter().map(Some).collect();
+        let outputs = [Fact::new(p.output_dtype(0), &[x.len()][..])];
+        let y = Pointwise { program: p.clone() }.eval(&EvalCx { inputs: &refs, outputs: &outputs }).unwrap();
+        x.copy_from_slice(&y[0].to_f64s());
+    }
+
+    fn gemm(&mut self, spec: &KernelSpec, l: &Launch) {
+        let p = i64s(&l.args[4]);
+        let [m, n, k, lda, ldb, ldc] = p[..6].try_into().unwrap();
+        let (batch, sa, sb, sc) = (&p[6..9], &p[9..12], &p[12..15], &p[15..18]);
+        let (bm, bn, bk) = (define(spec, "BLOCK_M"), define(spec, "BLOCK_N"), define(spec, "BLOCK_K"));
+        let n_batch: i64 = batch.iter().product();
+        assert_eq!(l.grid[0] as i64, up(m, bm) * up(n, bn) * n_batch, "tiles");
+        let is_mma = spec.file == "gemm_mma_sm80.cu";
+        let (ta, tb) = (define(spec, "TRANS_A") == 1, define(spec, "TRANS_B") == 1);
+        let vector = match is_mma {
+            true if define(spec, "ALIGNED") == 1 => 8,
+            true => 1,
+            false => define(spec, "VEC"),
+        };
+        let inner = [if ta { m } else { k }, if tb { k } else { n }, lda, ldb];
+        assert!(inner.iter().all(|v| v % vector == 0), "rows of whole vectors");
+        let Arg::F32(alpha) = l.args[5] else { panic!("alpha") };
+        let splits = l.grid[1] as i64;
+        let each = up(up(k, bk), splits) * bk;
+        let (a, b) = (self.read(&l.args[0]), self.read(&l.args[1]));
+        let total = n_batch * m * n;
+        let (mut x, mut at, mut coords) = (Vec::new(), Vec::new(), Vec::new());
+        for split in 0..splits {
+            let ks = split * each..((split + 1) * each).min(k);
+            for i in 0..total {
+                let (bi, row, col) = (i / (m * n), i / n % m, i % n);
+                let c = [bi / batch[2] / batch[1], bi / batch[2] % batch[1], bi % batch[2]];
+                let offset = |s: &[i64]| c[0] * s[0] + c[1] * s[1] + c[2] * s[2];
+                let (oa, ob) = (offset(sa), offset(sb));
+                let sum: f64 = ks
+                    .clone()
+                    .map(|kk| {
+                        let ai = oa + if ta { kk * lda + row } else { row * lda + kk };
+                        let bi = ob + if tb { col * ldb + kk } else { kk * ldb + col };
+                        a[ai as usize] * b[bi as usize]
+                    })
+                    .sum();
+                x.push(sum * alpha as f64);
+                at.push(split * total + offset(sc) + row * ldc + col);
+                coords.push([c[0], c[1], c[2], row, col]);
+            }
+        }
+        let bias_dim = if define(spec, "BIAS_ROWS") == 1 { 3 } else { 4 };
+        self.finish(spec, &l.args[6..], &mut x, &coords, &l.args[2], bias_dim);
+        self.scatter(&l.args[3], &x, &at);
+    }
+
+    fn scatter(&mut self, to: &Arg, x: &[f64], at: &[i64]) {
+        let mut y = vec![f64::NAN; x.len()];
+        for (v, i) in x.iter().zip(at) {
+            assert!(y[*i as usize].is_nan(), "element {i} is written twice");
+            y[*i as usize] = *v;
+        }
+        self.write(to, y);
+    }
+
+    /// Any of the convolution kernels; sizes come as for `conv_nd.cuh`.
+    #[expect(clippy::too_many_arguments, reason = "the fields of the kernels' parameter struct")]
+    fn conv(
+        &mut self,
+        spec: &KernelSpec,
+        l: &Launch,
+        [n, c, k, groups]: [i64; 4],
+        [input, out, filter, stride, pad, dil]: [[i64; 3]; 6],
+        splits: i64,
+        block_k: i64,
+        transposed: bool,
+    ) {
+        let (x, w) = (self.read(&l.args[0]), self.read(&l.args[1]));
+        let (cg, kg) = (c / groups, k / groups);
+        let (n_in, n_out): (i64, i64) = (input.iter().product(), out.iter().product());
+        let taps: i64 = filter.iter().product();
+        let crs = cg * taps;
+        let each = up(up(crs, block_k), splits) * block_k;
+        let total = n * k * n_out;
+        let (mut y, mut at, mut coords) = (Vec::new(), Vec::new(), Vec::new());
+        for i in 0..splits * total {
+            let (split, i) = (i / total, i % total);
+            let (image, channel, pixel) = (i / n_out / k, i / n_out % k, i % n_out);
+            let o = [pixel / out[2] / out[1], pixel / out[2] % out[1], pixel % out[2]];
+            let mut sum = 0.0;
+            for kk in split * each..((split + 1) * each).min(crs) {
+                let (cc, tap) = (kk / taps, kk % taps);
+                let f = [tap / filter[2] / filter[1], tap / filter[2] % filter[1], tap % filter[2]];
+                let mut source = [0; 3];
+                let inside = (0..3).all(|d| {
+                    if transposed {
+                        let v = o[d] + pad[d] - f[d] * dil[d];
+                        source[d] = v / stride[d];
+                        v >= 0 && v % stride[d] == 0 && source[d] < input[d]
+                    } else {
+                        source[d] = o[d] * stride[d] - pad[d] + f[d] * dil[d];
+                        (0..input[d]).contains(&source[d])
+                    }
+                });
+                if !inside {
+                    continue;
+                }
+                let from = channel / kg * cg + cc;
+                let xi = (image * c + from) * n_in + (source[0] * input[1] + source[1]) * input[2] + source[2];
+                let wi = if transposed { (from * kg + channel % kg) * taps + tap } else { (channel * cg + cc) * taps + tap };
+                sum += x[xi as usize] * w[wi as usize];
+            }
+            y.push(sum);
+            at.push(split * total + i);
+            coords.push([image, channel, pixel, 0, 0]);
+        }
+        self.finish(spec, &l.args[5..], &mut y, &coords, &l.args[2], 1);
+        self.scatter(&l.args[3], &y, &at);
+    }
+
+    fn plane_conv(&mut self, spec: &KernelSpec, l: &Launch) {
+        let v = i32s(&l.args[4]);
+        let [n, c, h, w, k, p, q, r, s, groups] = v[..10].try_into().unwrap();
+        let [sh, sw, ph, pw, dh, dw] = v[10..16].try_into().unwrap();
+        assert_eq!(v[16..22], [c / groups, k / groups, c * h * w, k * p * q, p * q, c / groups * r * s]);
+        for (i, d) in [p * q, q, r * s, s].into_iter().enumerate() {
+            check_magic(v[22 + 2 * i] as u32, v[23 + 2 * i] as u32, d);
+        }
+        for (name, size) in [("FILTER_H", r), ("FILTER_W", s)] {
+            let baked = define(spec, name);
+            assert!(baked == 0 || baked == size, "{name}");
+        }
+        let mut splits = 1;
+        let mut block_k = 1;
+        if spec.file == "conv_depthwise.cu" {
+            assert!(c == groups, "depthwise");
+            let items = p * up(q, define(spec, "OUTPUTS"));
+            assert_eq!(l.grid[0] as i64, up(items, define(spec, "THREADS")));
+            assert!(l.grid[1] as i64 * l.grid[2] as i64 >= n * k);
+        } else {
+            block_k = define(spec, "BLOCK_K");
+            splits = l.grid[2] as i64 / groups;
+            assert_eq!(l.grid[2] as i64 % groups, 0);
+            assert_eq!(l.grid[0] as i64, up(n * p * q, define(spec, "BLOCK_N")));
+            assert_eq!(l.grid[1] as i64, up(k / groups, define(spec, "BLOCK_M")));
+            if spec.file == "conv_igemm_mma_sm80.cu" {
+                assert!(define(spec, "ALIGNED") == 0 || v[21] % 8 == 0, "filters of whole vectors");
+            }
+        }
+        let lists = [[1, h, w], [1, p, q], [1, r, s], [1, sh, sw], [0, ph, pw], [1, dh, dw]];
+        self.conv(spec, l, [n, c, k, groups], lists, splits, block_k, false);
+    }
+
+    fn nd_conv(&mut self, spec: &KernelSpec, l: &Launch, transposed: bool) {
+        let v = i64s(&l.args[4]);
+        let list = |i: usize| <[i64; 3]>::try_from(&v[4 + 3 * i..7 + 3 * i]).unwrap();
+        let lists = [list(0), list(1), list(2), list(3), list(4), list(5)];
+        let (n_in, n_out): (i64, i64) = (lists[0].iter().product(), lists[1].iter().product());
+        assert_eq!(v[22..24], [v[1] * n_in, v[2] * n_out]);
+        self.conv(spec, l, v[..4].try_into().unwrap(), lists, 1, 1, transposed);
+    }
+
+    fn split_finish(&mut self, spec: &KernelSpec, l: &Launch) {
+        let shape = i32s(&l.args[3]);
+        for d in 0..5 {
+            check_magic(shape[8 + d] as u32, shape[16 + d] as u32, shape[d]);
+        }
+        let total: i64 = shape[..5].iter().product();
+        let Arg::I32(splits) = l.args[4] else { panic!("splits") };
+        let part = self.read(&l.args[0]);
+        assert_eq!(part.len() as i64, total * splits as i64, "parts");
+        let mut x = vec![0.0; total as usize];
+        part.chunks_exact(total as usize).for_each(|p| x.iter_mut().zip(p).for_each(|(x, p)| *x += p));
+        let mut coords = Vec::new();
+        for mut i in 0..total {
+            let mut c = [0; 5];
+            for d in (0..5).rev() {
+                (c[d], i) = (i % shape[d], i / shape[d]);
+            }
+            coords.push(c);
+        }
+        self.finish(spec, &l.args[5..], &mut x, &coords, &l.args[1], define(spec, "BIAS_DIM") as usize);
+        self.write(&l.args[2], x);
+    }
+
+    fn pool(&mut self, spec: &KernelSpec, l: &Launch) {
+        let v = i64s(&l.args[3]);
+        let list = |i: usize| <[i64; 3]>::try_from(&v[1 + 3 * i..4 + 3 * i]).unwrap();
+        let [input, out, window, stride, pad, pad_end, dil] = [0, 1, 2, 3, 4, 5, 6].map(list);
+        let x = self.read(&l.args[0]);
+        let kind = &spec.defines.iter().find(|(n, _)| n == "OP").unwrap().1;
+        let Arg::F32(p) = l.args[4] else { panic!("p") };
+        let (n_in, n_out): (i64, i64) = (input.iter().product(), out.iter().product());
+        let (mut y, mut index) = (Vec::new(), Vec::new());
+        for i in 0..v[0] * n_out {
+            let (plane, pixel) = (i / n_out, i % n_out);
+            let o = [pixel / out[2] / out[1], pixel / out[2] % out[1], pixel % out[2]];
+            let (mut sum, mut best, mut at, mut seen, mut counted) = (0.0, f64::NEG_INFINITY, -1, 0.0, 0.0);
+            for tap in 0..window.iter().product() {
+                let f = [tap / window[2] / window[1], tap / window[2] % window[1], tap % window[2]];
+                let s = [0, 1, 2].map(|d| o[d] * stride[d] - pad[d] + f[d] * dil[d]);
+                counted += (0..3).all(|d| s[d] < input[d] + pad_end[d]) as i64 as f64;
+                if !(0..3).all(|d| (0..input[d]).contains(&s[d])) {
+                    continue;
+                }
+                let e = x[(plane * n_in + (s[0] * input[1] + s[1]) * input[2] + s[2]) as usize];
+                seen += 1.0;
+                sum += if kind == "POOL_LP" { e.abs().powf(p as f64) } else { e };
+                if e > best {
+                    let inside = if define(spec, "COLUMN_MAJOR") == 1 {
+                        (s[2] * input[1] + s[1]) * input[0] + s[0]
+                    } else {
+                        (s[0] * input[1] + s[1]) * input[2] + s[2]
+                    };
+                    (best, at) = (e, plane * n_in + inside);
+                }
+            }
+            y.push(match kind.as_str() {
+                "POOL_MAX" => best,
+                "POOL_LP" => sum.powf(1.0 / p as f64),
+                _ => sum / f64::max(1.0, if v[22] == 1 { counted } else { seen }),
+            });
+            index.push(at as f64);
+        }
+        self.write(&l.args[1], y);
+        if define(spec, "HAS_INDEX") == 1 {
+            self.write(&l.args[2], index);
+        }
+    }
+
+    fn library(&mut self, g: &LibraryGemm) {
+        let (a, b) = (self.read(&g.a), self.read(&g.b));
+        let mut y = Vec::new();
+        for i in 0..g.batch * g.m * g.n {
+            let (batch, row, col) = (i / g.m / g.n, i / g.n % g.m, i % g.n);
+            let sum: f64 = (0..g.k)
+                .map(|k| {
+                    let ai = batch * g.stride_a + if g.trans_a { k * g.m + row } else { row * g.k + k };
+                    let bi = batch * g.stride_b + if g.trans_b { col * g.k + k } else { k * g.n + col };
+                    a[ai as usize] * b[bi as usize]
+                })
+                .sum();
+            let v = sum * g.alpha as f64 + g.bias.as_ref().map_or(0.0, |b| self.read(b)[col as usize]);
+            y.push(if g.relu { v.max(0.0) } else { v });
+        }
+        assert!(g.stride_d == g.m * g.n || g.batch == 1);
+        self.write(&g.d, y);
+    }
+
+    /// The pointwise kernel after a product; `bias_dims` when it adds the bias too.
+    fn after(&mut self, l: &Launch, t: &Tactic, p: &Problem, first: usize) {
+        let adds_bias = l.args.contains(&Arg::In(2)) && first > 2;
+        let result = if l.args.contains(&Arg::Work(0)) { Arg::Work(0) } else { Arg::Out(0) };
+        let out = &p.outputs[0].dims;
+        let mut x = self.read(&result).to_vec();
+        let n_plane: usize = out[2.min(out.len() - 1)..].iter().product();
+        if adds_bias {
+            // Only a convolution as a library product leaves its bias: one number a channel.
+            assert!(t.name.starts_with("cublaslt"));
+            let b = self.read(&Arg::In(2));
+            let n = b.len();
+            x.iter_mut().enumerate().for_each(|(i, x)| *x += b[i / n_plane % n]);
+        }
+        if let Some(program) = self.epilogue {
+            let mut tensors = vec![Tensor::from_slice(out, &x).cast(program.inputs[0])];
+            for j in 0..program.n_inputs() - 1 {
+                let d = p.input(first + j).unwrap();
+                assert!(l.args.contains(&Arg::In(first + j)), "operand {j} of the epilogue is not passed");
+                tensors.push(Tensor::from_slice(&d.dims, self.read(&Arg::In(first + j))).cast(d.dtype));
+            }
+            let refs: Vec<Option<&Tensor>> = tensors.iter().map(Some).collect();
+            let outputs = [Fact::new(program.output_dtype(0), out.as_slice())];
+            let y = Pointwise { program: program.clone() }.eval(&EvalCx { inputs: &refs, outputs: &outputs }).unwrap();
+            x = y[0].to_f64s();
+        }
+        self.write(&Arg::Out(0), x);
+    }
+}
+
+/// Division by multiplication as `common/index.cuh` does it.
+fn check_magic(magic: u32, shift: u32, d: i64) {
+    let d = d.max(1) as u64;
+    for n in [0, 1, d - 1, d, d + 1, 3 * d - 1, 12345, (1 << 31) - 1, (1 << 31) / d * d, ((1 << 31) / d * d).saturating_sub(1)] {
+        let n = n.min((1 << 31) - 1);
+        let q = (((n * magic as u64) >> 32) + n) >> shift;
+        assert_eq!(q, n / d, "{n} / {d} by {magic}, {shift}");
+    }
+}
+
+fn simulate(t: &Tactic, op: &Op, p: &Problem, dev: &DeviceProps, inputs: &[Option<Tensor>], epilogue: Option<&Program>) -> Vec<Vec<f64>> {
+    let step = op.def().cuda_program(t, p, dev).unwrap_or_else(|e| panic!("{}: {e}", t.name));
+    let mut m = Memory {
+        inputs: inputs.iter().map(|t| t.as_ref().map(|t| t.to_f64s())).collect(),
+        outputs: p.outputs.iter().map(|d| vec![f64::NAN; d.numel()]).collect(),
+        work: HashMap::new(),
+        epilogue,
+    };
+    for op in &step.ops {
+        match op {
+            DeviceOp::Gemm(g) => m.library(g),
+            DeviceOp::Launch(l) => {
+                let spec = &t.kernels[l.kernel];
+                match spec.file.as_str() {
+                    "gemm_simt.cu" | "gemm_mma_sm80.cu" => m.gemm(spec, l),
+                    "conv_igemm_simt.cu" | "conv_igemm_mma_sm80.cu" | "conv_depthwise.cu" => m.plane_conv(spec, l),
+                    "conv_direct.cu" => m.nd_conv(spec, l, false),
+                    "conv_transpose.cu" => m.nd_conv(spec, l, true),
+                    "split_finish.cu" => m.split_finish(spec, l),
+                    "pool.cu" => m.pool(spec, l),
+                    "pointwise.cu" => m.after(l, t, p, 3),
+                    other => panic!("{other} has no simulation"),
+                }
+            }
+            other => panic!("{other:?} has no simulation"),
+        }
+    }
+    m.outputs
+}
+
+/// All tactics of a node against the reference; returns how many there were.
+fn check(what: &str, op: &Op, inputs: &[Option<Tensor>], epilogue: Option<&Program>, dtype: DType, small_chip: bool) -> usize {
+    let inputs: Vec<Option<Tensor>> = inputs.iter().map(|t| t.as_ref().map(|t| t.cast(dtype))).collect();
+    let p = problem(op, &inputs, &[]).unwrap();
+    if p.outputs[0].numel() == 0 {
+        return 1;
+    }
+    let want = eval(op, &inputs).unwrap();
+    let mut dev = DeviceProps::example_h200();
+    if small_chip {
+        dev.n_sm = 2;
+    }
+    let opt = TacticOptions { cublaslt: true, dynamic: true, ..TacticOptions::default() };
+    let tactics = op.def().cuda_tactics(&p, &dev, &opt);
+    // Results of half types are rounded here and there to neighbours.
+    let tolerance = if dtype == DType::F16 || p.outputs[0].dtype == DType::F16 { 4e-3 } else { 1e-5 };
+    for t in &tactics {
+        let got = simulate(t, op, &p, &dev, &inputs, epilogue);
+        for (g, w) in got.iter().zip(&want) {
+            for (i, (g, w)) in g.iter().zip(w.to_f64s()).enumerate() {
+                // A comparison may go either way for a sum that is nearly zero.
+                let close = (g - w).abs() <= tolerance * w.abs().max(1.0) || *g == w;
+                assert!(close, "{what}, {}: element {i}: expected {w}, got {g}", t.name);
+            }
+        }
+    }
+    tactics.len()
+}
+
+fn check_all(name: &str, with: &dyn Fn(Option<Program>) -> Op, inputs: &[Option<Tensor>]) {
+    for dtype in [DType::F32, DType::F16] {
+        assert!(check(name, &with(None), inputs, None, dtype, true) > 0 || name == "four batch dimensions");
+        let out = infer(&with(None), inputs).unwrap()[0].shape.concrete().unwrap();
+        for (kind, program, shapes) in conv::epilogues(&out) {
+            // Comparisons jump, and one type is enough for conversions.
+            if kind == "to bool" || (kind == "to f16" && dtype == DType::F16) {
+                continue;
+            }
+            let program = Program::parse(&program.to_string().replace("f32", dtype.name())).unwrap();
+            let mut inputs = inputs.to_vec();
+            inputs.extend(shapes.iter().enumerate().map(|(i, s)| Some(random(DType::F32, s, 20 + i as u64))));
+            check(&format!("{name} with {kind}, {dtype}"), &with(Some(program.clone())), &inputs, Some(&program), dtype, false);
+        }
+    }
+}
+
+#[test]
+fn convolutions() {
+    for c in conv::cases() {
+        let with = |e| Op::from(Conv { epilogue: e, ..c.op.clone() });
+        check_all(c.name, &with, &conv::operands(&c, true));
+    }
+}
+
+#[test]
+fn transposed_convolutions() {
+    for c in conv_transpose::cases() {
+        let with = |e| {
+            let mut op = c.op.clone();
+            op.epilogue = e;
+            Op::from(op)
+        };
+        check_all(c.name, &with, &conv_transpose::operands(&c, true));
+    }
+}
+
+#[test]
+fn products() {
+    for c in matmul::cases() {
+        let with = |e| Op::from(MatMul { epilogue: e, ..c.op.clone() });
+        check_all(c.name, &with, &matmul::operands(&c, true));
+    }
+}
+
+#[test]
+fn pools() {
+    for c in pool::cases() {
+        let n = check(c.name, &Op::from(c.op.clone()), &[Some(random(DType::F32, &c.x, 1))], None, DType::F32, false);
+        assert!(n > 0, "{}", c.name);
+    }
+}
