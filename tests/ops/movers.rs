@@ -95,3 +95,31 @@ fn every_case_has_a_cuda_program() {
         assert_eq!(names.len(), k.defines.len(), "a define stands twice in {k:?}");
     }
 }
+
+/// Compiles one kernel of every file, mode and rank class for an H200; needs NVRTC, no GPU.
+#[test]
+fn kernels_compile() {
+    if let Err(e) = sinter::device::cuda::nvrtc::is_present() {
+        eprintln!("SKIPPED: kernels_compile: {e}");
+        return;
+    }
+    let mut seen = std::collections::HashSet::new();
+    let mut kernels = all_kernels();
+    // What a define means shows with one type of each kind.
+    kernels.retain(|k| {
+        let of = |name: &str| k.defines.iter().find(|(n, _)| n == name).map_or("", |(_, v)| v.as_str());
+        let kind = match k.file.as_str() {
+            "reduce.cu" => format!("{} {} {}", of("OP"), of("LANES"), ["f16", "u8", "i64"].contains(&of("T_IN"))),
+            "resize.cu" => format!("{} {} {}", of("MODE"), of("COORD"), of("ROUND")),
+            "softmax.cu" => format!("{} {} {}", of("MODE"), of("T_IN"), of("LOG")),
+            _ => format!("{} {} {}", of("MODE"), of("T_UNIT"), of("RANK") == "3"),
+        };
+        seen.insert((k.file.clone(), kind))
+    });
+    let results = sinter::device::cuda::kernel_cache::compile_each(&kernels, "sm_90a", 0);
+    for (k, r) in kernels.iter().zip(results) {
+        if let Err(e) = r {
+            panic!("{k:?}: {e}");
+        }
+    }
+}

@@ -27,7 +27,9 @@ pub fn reduce(op: &Reduce, x: &Tensor, axes: &[usize], shape: &[usize]) -> Resul
         let v = x.to_f64s();
         let picked = groups.map(|g| g.map(|i| v[i]).collect::<Vec<f64>>());
         if op.kind.is_arg() {
-            let out: Vec<i64> = picked.map(|g| position(op, &g, |a, b| a > b || (a.is_nan() && !b.is_nan()), |a, b| a < b || (a.is_nan() && !b.is_nan()))).collect();
+            let above = |a: f64, b: f64| a > b || (a.is_nan() && !b.is_nan());
+            let below = |a: f64, b: f64| a < b || (a.is_nan() && !b.is_nan());
+            let out: Vec<i64> = picked.map(|g| position(op, &g, above, below)).collect();
             return Ok(Tensor::from_slice(shape, &out));
         }
         let out: Vec<f64> = picked.map(|g| fold_floats(op.kind, &g)).collect();
@@ -41,6 +43,12 @@ pub fn reduce(op: &Reduce, x: &Tensor, axes: &[usize], shape: &[usize]) -> Resul
     if op.kind.is_arg() {
         let out: Vec<i64> = picked.map(|g| position(op, &g, |a, b| a > b, |a, b| a < b)).collect();
         return Ok(Tensor::from_slice(shape, &out));
+    }
+    if matches!(op.kind, ReduceKind::L2 | ReduceKind::LogSum | ReduceKind::LogSumExp) {
+        // Roots and logarithms are computed as floats, then truncated and saturated as a cast does.
+        let out: Vec<f64> =
+            picked.map(|g| fold_floats(op.kind, &g.iter().map(|x| *x as f64).collect::<Vec<_>>())).collect();
+        return Ok(Tensor::from_slice(shape, &out).cast(x.dtype()));
     }
     let limits = limits(x.dtype());
     // Truncation to 64 bits and then to the type is how integers wrap.
@@ -113,11 +121,6 @@ fn fold_ints(kind: ReduceKind, v: &[i128], (min, max): (i128, i128)) -> i128 {
         Prod => v.iter().fold(1i128, |a, b| a.wrapping_mul(*b)),
         SumSquare => sum(|x| x.wrapping_mul(x)),
         L1 => sum(|x| x.wrapping_abs()),
-        // Roots and logarithms are computed as floats and truncated, as a cast does.
-        L2 | LogSum | LogSumExp => {
-            let floats: Vec<f64> = v.iter().map(|x| *x as f64).collect();
-            fold_floats(kind, &floats) as i128
-        }
-        ArgMax | ArgMin => unreachable!("positions are found elsewhere"),
+        L2 | LogSum | LogSumExp | ArgMax | ArgMin => unreachable!("these are computed elsewhere"),
     }
 }

@@ -68,6 +68,10 @@ impl Reshape {
         spec.ok_or_else(|| err!(Unsupported, "{}: the axes depend on data", self.mode.name()))
     }
 
+    fn has_unknown_axes(&self, cx: &InferCx<'_>) -> Result<bool> {
+        Ok(self.spec.is_none() && cx.opt(1).is_some() && self.spec(cx)?.is_none())
+    }
+
     fn shape(&self, cx: &InferCx<'_>) -> Result<Vec<Dim>> {
         let x = cx.input(0)?;
         match self.mode {
@@ -82,6 +86,19 @@ impl Reshape {
                     Ok((0..rank).map(|_| fresh_dim("reshape")).collect())
                 }
             },
+            ReshapeMode::Squeeze | ReshapeMode::Unsqueeze if self.has_unknown_axes(cx)? => {
+                let f = cx.input(1)?;
+                let n = f.shape.numel().as_const().filter(|n| *n >= 0).and_then(|n| usize::try_from(n).ok());
+                let rank = match (n, self.mode) {
+                    (Some(n), ReshapeMode::Squeeze) if n > 0 => x.rank().checked_sub(n),
+                    (Some(n), ReshapeMode::Unsqueeze) => Some(x.rank() + n),
+                    _ => None,
+                };
+                let Some(rank) = rank.filter(|r| *r <= 64) else {
+                    bail!(Unsupported, "{}: the rank of the result depends on data (axes {f})", self.mode.name());
+                };
+                Ok((0..rank).map(|_| fresh_dim("reshape")).collect())
+            }
             ReshapeMode::Squeeze => {
                 let axes = if self.spec.is_none() && cx.opt(1).is_none() { None } else { Some(self.axes(cx)?) };
                 shape::squeeze(&x.shape, axes.as_deref())
