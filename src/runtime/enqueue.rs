@@ -104,16 +104,19 @@ impl Context {
         let g = &self.engine.plan.graph;
         let ins = g.inputs().iter().zip(&self.inputs).zip(&bound.shape.inputs);
         let outs = g.outputs().iter().zip(&self.outputs).zip(&bound.shape.outputs);
+        let on_gpu = matches!(self.engine.device, DeviceRef::Cuda(_));
         for ((p, address), desc) in ins.chain(outs) {
+            // Kernels on a GPU read and write 16 bytes at once.
+            let align = if on_gpu { 16 } else { desc.dtype.size() as u64 };
             match address {
                 None => return Err(err!(InvalidState, "tensor {:?} has no memory bound to it", p.name)),
                 Some(0) if desc.bytes() > 0 => {
                     return Err(err!(InvalidState, "tensor {:?} is bound to NULL and has {desc}", p.name));
                 }
                 Some(a) => ensure!(
-                    a % desc.dtype.size() as u64 == 0,
+                    a % align == 0,
                     InvalidArgument,
-                    "tensor {:?}: address {a:#x} is not aligned for {}",
+                    "tensor {:?} of {}: address {a:#x} is not a multiple of {align}",
                     p.name,
                     desc.dtype
                 ),
