@@ -1,6 +1,7 @@
 //! Building: from a network to an engine image, one call a stage.
 
 use crate::autotune;
+use crate::base::dims::Bindings;
 use crate::base::{Result, knobs};
 use crate::device::{DeviceKind, DeviceProps, DeviceRef};
 use crate::engine::{BuildOptions, DevicePlan, Engine, EngineImage, OtherDevice};
@@ -58,7 +59,7 @@ pub fn build(
     } else {
         // Planning proves that the network runs; the plan itself is made again when the engine is loaded.
         let opt = image.profiles[0].bindings(&image.graph, 1)?;
-        let plan = Plan::new(lower(&image.graph, &image.options, device.props())?, &opt, |_, _| Ok(None))?;
+        let plan = Plan::new(lower(&image.graph, &image.options, device.props(), &opt)?, &opt, |_, _| Ok(None))?;
         dump("plan", &plan);
         if config.options.fp16 {
             log_info!("the CPU computes in f32; f16 stays allowed when the engine is loaded on a GPU");
@@ -79,13 +80,17 @@ pub fn build_engine(
 }
 
 /// The portable graph rewritten for one device.
-pub fn lower(graph: &Graph, options: &BuildOptions, props: &DeviceProps) -> Result<Graph> {
+pub fn lower(graph: &Graph, options: &BuildOptions, props: &DeviceProps, opt: &Bindings) -> Result<Graph> {
     let target = match props.kind {
         DeviceKind::Cpu => Target::Cpu,
         _ => Target::Cuda { sm: props.sm },
     };
     let mut lowered = graph.clone();
-    let report = passes::run_target(&mut lowered, &pass_options(options, target))?;
+    let mut pass_options = pass_options(options, target);
+    if pass_options.fp16 && props.is_cuda() {
+        pass_options.fp16 = autotune::rank::half_pays(graph, opt, props)?;
+    }
+    let report = passes::run_target(&mut lowered, &pass_options)?;
     log_info!("target passes:\n{report}");
     dump("lowered", &lowered);
     Ok(lowered)
@@ -94,7 +99,7 @@ pub fn lower(graph: &Graph, options: &BuildOptions, props: &DeviceProps) -> Resu
 /// Lowers, chooses tactics and compiles kernels for a CUDA (or null) device.
 pub fn plan_for_device(image: &EngineImage, device: &DeviceRef, progress: &mut Progress<'_>) -> Result<DevicePlan> {
     let opt = image.profiles[0].bindings(&image.graph, 1)?;
-    let graph = lower(&image.graph, &image.options, device.props())?;
+    let graph = lower(&image.graph, &image.options, device.props(), &opt)?;
     if !progress("choosing kernels", 0.1) {
         bail!(Cancelled, "the build was cancelled");
     }

@@ -4,6 +4,7 @@
 //! operator's own order decides.
 
 pub mod measure;
+pub mod rank;
 
 use crate::base::dims::Bindings;
 use crate::base::{Error, ErrorCode, Result};

@@ -86,7 +86,7 @@ impl Engine {
             let dp = image.plan.as_ref().ok_or_else(|| internal!("no device plan"))?;
             plan_of(dp, &opt)?
         } else {
-            Plan::new(builder::lower(&image.graph, &image.options, props)?, &opt, |_, _| Ok(None))?
+            Plan::new(builder::lower(&image.graph, &image.options, props, &opt)?, &opt, |_, _| Ok(None))?
         };
         let kernels = LoadedKernels::load(device, image.plan.as_ref().filter(|_| props.is_cuda()))?;
         let (consts, weights) = place_weights(&plan, device)?;

@@ -68,7 +68,12 @@ impl Axis {
         Ok(size)
     }
 
+    /// One more than the strides that fit `room`, rounding toward zero as ONNX's own shape inference does: an input that
+    /// is short of one window by less than a stride still gives one output, whose window reads past the end as padding.
     fn strided(&self, room: &Dim) -> Result<Dim> {
+        if let Some(r) = room.as_const() {
+            return Ok(Dim::from(r / self.stride + 1));
+        }
         let steps = room.floor_div(&Dim::from(self.stride)).ok_or_else(|| err!(InvalidArgument, "stride is 0"))?;
         Ok(steps + 1)
     }
