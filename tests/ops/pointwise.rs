@@ -1,8 +1,9 @@
 //! Element-wise programs: functions against formulas written here, import, symbolic shapes, CPU steps against the reference.
 
 mod cpu;
+mod cuda;
 mod funcs;
-
+mod import;
 mod shapes;
 
 use sinter::base::{DType, Fact, Tensor};

@@ -22,52 +22,60 @@ multiversion! {
     pub(super) fn select = select_body(out: &mut [f32], cond: &[u8], a: &[f32], b: &[f32]);
 }
 
-#[inline(always)]
-fn map<R>(out: &mut [R], a: &[f32], f: impl Fn(f32) -> R) {
-    for (o, a) in out.iter_mut().zip(a) {
-        *o = f(*a);
-    }
+// Loops with the expression written into them. Closures would not do: a long one is not inlined into the function that
+// has the target features, and then runs one value at a time.
+
+macro_rules! map {
+    ($out:ident, $a:ident, |$x:ident| $value:expr) => {
+        for (o, x) in $out.iter_mut().zip($a) {
+            let $x = *x;
+            *o = $value;
+        }
+    };
 }
 
-#[inline(always)]
-fn zip<R>(out: &mut [R], a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> R) {
-    let n = out.len();
-    if a.len() == n && b.len() == n {
-        for ((o, a), b) in out.iter_mut().zip(a).zip(b) {
-            *o = f(*a, *b);
+macro_rules! zip {
+    ($out:ident, $a:ident, $b:ident, |$x:ident, $y:ident| $value:expr) => {{
+        let n = $out.len();
+        if $a.len() == n && $b.len() == n {
+            for ((o, x), y) in $out.iter_mut().zip($a).zip($b) {
+                let ($x, $y) = (*x, *y);
+                *o = $value;
+            }
+        } else if $a.len() == n {
+            let $y = $b[0];
+            for (o, x) in $out.iter_mut().zip($a) {
+                let $x = *x;
+                *o = $value;
+            }
+        } else {
+            let $x = $a[0];
+            for (o, y) in $out.iter_mut().zip($b) {
+                let $y = *y;
+                *o = $value;
+            }
         }
-    } else if a.len() == n {
-        let b = b[0];
-        for (o, a) in out.iter_mut().zip(a) {
-            *o = f(*a, b);
-        }
-    } else {
-        let a = a[0];
-        for (o, b) in out.iter_mut().zip(b) {
-            *o = f(a, *b);
-        }
-    }
+    }};
 }
 
-/// The last two operands are numbers, or all three are slices.
-#[inline(always)]
-fn zip3<R>(out: &mut [R], a: &[f32], b: &[f32], c: &[f32], f: impl Fn(f32, f32, f32) -> R) {
-    let n = out.len();
-    if a.len() == n && b.len() == 1 && c.len() == 1 {
-        let (b, c) = (b[0], c[0]);
-        for (o, a) in out.iter_mut().zip(a) {
-            *o = f(*a, b, c);
+macro_rules! zip3 {
+    ($out:ident, $a:ident, $b:ident, $c:ident, |$x:ident, $y:ident, $z:ident| $value:expr) => {{
+        if $a.len() == $out.len() && $b.len() == 1 && $c.len() == 1 {
+            let ($y, $z) = ($b[0], $c[0]);
+            for (o, x) in $out.iter_mut().zip($a) {
+                let $x = *x;
+                *o = $value;
+            }
+        } else {
+            // A mask of 0 reads the only element again and again.
+            let step = |s: &[f32]| if s.len() == 1 { 0 } else { usize::MAX };
+            let (ma, mb, mc) = (step($a), step($b), step($c));
+            for (i, o) in $out.iter_mut().enumerate() {
+                let ($x, $y, $z) = ($a[i & ma], $b[i & mb], $c[i & mc]);
+                *o = $value;
+            }
         }
-    } else if a.len() == n && b.len() == n && c.len() == n {
-        for (((o, a), b), c) in out.iter_mut().zip(a).zip(b).zip(c) {
-            *o = f(*a, *b, *c);
-        }
-    } else {
-        let at = |s: &[f32], i: usize| s[if s.len() == 1 { 0 } else { i }];
-        for (i, o) in out.iter_mut().enumerate() {
-            *o = f(at(a, i), at(b, i), at(c, i));
-        }
-    }
+    }};
 }
 
 /// e^x - 1 for x <= 0, without cancellation near 0.
@@ -92,71 +100,71 @@ fn selu<const FMA: bool>(x: f32, alpha: f32, gamma: f32) -> f32 {
 #[inline(always)]
 fn unary_body<const FMA: bool>(func: Func, out: &mut [f32], a: &[f32]) {
     match func {
-        Func::Neg => map(out, a, |x| -x),
-        Func::Abs => map(out, a, f32::abs),
-        Func::Sign => map(out, a, |x| if x > 0.0 { 1.0 } else if x < 0.0 { -1.0 } else { x }),
-        Func::Relu => map(out, a, |x| if x < 0.0 { 0.0 } else { x }),
-        Func::Sigmoid => map(out, a, math::sigmoid::<FMA>),
-        Func::Tanh => map(out, a, math::tanh::<FMA>),
-        Func::Exp => map(out, a, math::exp::<FMA>),
-        Func::Log => map(out, a, math::log::<FMA>),
-        Func::Sqrt => map(out, a, f32::sqrt),
-        Func::Reciprocal => map(out, a, |x| 1.0 / x),
-        Func::Floor => map(out, a, f32::floor),
-        Func::Ceil => map(out, a, f32::ceil),
-        Func::Round => map(out, a, f32::round_ties_even),
-        Func::Erf => map(out, a, math::erf::<FMA>),
-        Func::GeluErf => map(out, a, math::gelu::<FMA>),
-        Func::GeluTanh => map(out, a, math::gelu_tanh::<FMA>),
-        Func::Silu => map(out, a, |x| x * math::sigmoid::<FMA>(x)),
-        Func::HardSwish => map(out, a, |x| x * math::clip(x * (1.0 / 6.0) + 0.5, 0.0, 1.0)),
-        Func::Softplus => map(out, a, math::softplus::<FMA>),
-        Func::Softsign => map(out, a, |x| x / (1.0 + x.abs())),
-        Func::Mish => map(out, a, |x| x * math::tanh::<FMA>(math::softplus::<FMA>(x))),
-        Func::Sin => map(out, a, f32::sin),
-        Func::Cos => map(out, a, f32::cos),
-        Func::Tan => map(out, a, f32::tan),
-        _ => map(out, a, |x| float_func(func, x as f64, 0.0, 0.0) as f32),
+        Func::Neg => map!(out, a, |x| -x),
+        Func::Abs => map!(out, a, |x| x.abs()),
+        Func::Sign => map!(out, a, |x| if x > 0.0 { 1.0 } else if x < 0.0 { -1.0 } else { x }),
+        Func::Relu => map!(out, a, |x| if x < 0.0 { 0.0 } else { x }),
+        Func::Sigmoid => map!(out, a, |x| math::sigmoid::<FMA>(x)),
+        Func::Tanh => map!(out, a, |x| math::tanh::<FMA>(x)),
+        Func::Exp => map!(out, a, |x| math::exp::<FMA>(x)),
+        Func::Log => map!(out, a, |x| math::log::<FMA>(x)),
+        Func::Sqrt => map!(out, a, |x| x.sqrt()),
+        Func::Reciprocal => map!(out, a, |x| 1.0 / x),
+        Func::Floor => map!(out, a, |x| x.floor()),
+        Func::Ceil => map!(out, a, |x| x.ceil()),
+        Func::Round => map!(out, a, |x| x.round_ties_even()),
+        Func::Erf => map!(out, a, |x| math::erf::<FMA>(x)),
+        Func::GeluErf => map!(out, a, |x| math::gelu::<FMA>(x)),
+        Func::GeluTanh => map!(out, a, |x| math::gelu_tanh::<FMA>(x)),
+        Func::Silu => map!(out, a, |x| x * math::sigmoid::<FMA>(x)),
+        Func::HardSwish => map!(out, a, |x| x * math::clip(x * (1.0 / 6.0) + 0.5, 0.0, 1.0)),
+        Func::Softplus => map!(out, a, |x| math::softplus::<FMA>(x)),
+        Func::Softsign => map!(out, a, |x| x / (1.0 + x.abs())),
+        Func::Mish => map!(out, a, |x| x * math::tanh::<FMA>(math::softplus::<FMA>(x))),
+        Func::Sin => map!(out, a, |x| x.sin()),
+        Func::Cos => map!(out, a, |x| x.cos()),
+        Func::Tan => map!(out, a, |x| x.tan()),
+        _ => map!(out, a, |x| float_func(func, x as f64, 0.0, 0.0) as f32),
     }
 }
 
 #[inline(always)]
 fn binary_body<const FMA: bool>(func: Func, out: &mut [f32], a: &[f32], b: &[f32]) {
     match func {
-        Func::Add => zip(out, a, b, |x, y| x + y),
-        Func::Sub => zip(out, a, b, |x, y| x - y),
-        Func::Mul => zip(out, a, b, |x, y| x * y),
-        Func::Div => zip(out, a, b, |x, y| x / y),
-        Func::Max => zip(out, a, b, math::max),
-        Func::Min => zip(out, a, b, math::min),
-        Func::LeakyRelu => zip(out, a, b, |x, y| if x < 0.0 { x * y } else { x }),
-        Func::ThresholdedRelu => zip(out, a, b, |x, y| if x > y { x } else { 0.0 }),
-        Func::Elu => zip(out, a, b, elu::<FMA>),
-        Func::Pow => zip(out, a, b, f32::powf),
-        _ => zip(out, a, b, |x, y| float_func(func, x as f64, y as f64, 0.0) as f32),
+        Func::Add => zip!(out, a, b, |x, y| x + y),
+        Func::Sub => zip!(out, a, b, |x, y| x - y),
+        Func::Mul => zip!(out, a, b, |x, y| x * y),
+        Func::Div => zip!(out, a, b, |x, y| x / y),
+        Func::Max => zip!(out, a, b, |x, y| math::max(x, y)),
+        Func::Min => zip!(out, a, b, |x, y| math::min(x, y)),
+        Func::LeakyRelu => zip!(out, a, b, |x, y| if x < 0.0 { x * y } else { x }),
+        Func::ThresholdedRelu => zip!(out, a, b, |x, y| if x > y { x } else { 0.0 }),
+        Func::Elu => zip!(out, a, b, |x, y| elu::<FMA>(x, y)),
+        Func::Pow => zip!(out, a, b, |x, y| x.powf(y)),
+        _ => zip!(out, a, b, |x, y| float_func(func, x as f64, y as f64, 0.0) as f32),
     }
 }
 
 #[inline(always)]
 fn ternary_body<const FMA: bool>(func: Func, out: &mut [f32], a: &[f32], b: &[f32], c: &[f32]) {
     match func {
-        Func::Clip => zip3(out, a, b, c, |x, lo, hi| math::min(math::max(x, lo), hi)),
-        Func::HardSigmoid => zip3(out, a, b, c, |x, y, z| math::clip(x * y + z, 0.0, 1.0)),
-        Func::Selu => zip3(out, a, b, c, selu::<FMA>),
-        _ => zip3(out, a, b, c, |x, y, z| float_func(func, x as f64, y as f64, z as f64) as f32),
+        Func::Clip => zip3!(out, a, b, c, |x, y, z| math::min(math::max(x, y), z)),
+        Func::HardSigmoid => zip3!(out, a, b, c, |x, y, z| math::clip(x * y + z, 0.0, 1.0)),
+        Func::Selu => zip3!(out, a, b, c, |x, y, z| selu::<FMA>(x, y, z)),
+        _ => zip3!(out, a, b, c, |x, y, z| float_func(func, x as f64, y as f64, z as f64) as f32),
     }
 }
 
 #[inline(always)]
 fn test_body<const FMA: bool>(func: Func, out: &mut [u8], a: &[f32], b: &[f32], c: &[f32]) {
     match func {
-        Func::Equal => zip(out, a, b, |x, y| (x == y) as u8),
-        Func::Less => zip(out, a, b, |x, y| (x < y) as u8),
-        Func::LessEqual => zip(out, a, b, |x, y| (x <= y) as u8),
-        Func::Greater => zip(out, a, b, |x, y| (x > y) as u8),
-        Func::GreaterEqual => zip(out, a, b, |x, y| (x >= y) as u8),
-        Func::IsNan => map(out, a, |x| x.is_nan() as u8),
-        _ => zip3(out, a, b, c, |x, y, z| (float_func(func, x as f64, y as f64, z as f64) != 0.0) as u8),
+        Func::Equal => zip!(out, a, b, |x, y| (x == y) as u8),
+        Func::Less => zip!(out, a, b, |x, y| (x < y) as u8),
+        Func::LessEqual => zip!(out, a, b, |x, y| (x <= y) as u8),
+        Func::Greater => zip!(out, a, b, |x, y| (x > y) as u8),
+        Func::GreaterEqual => zip!(out, a, b, |x, y| (x >= y) as u8),
+        Func::IsNan => map!(out, a, |x| x.is_nan() as u8),
+        _ => zip3!(out, a, b, c, |x, y, z| (float_func(func, x as f64, y as f64, z as f64) != 0.0) as u8),
     }
 }
 
