@@ -12,6 +12,8 @@ mod launch;
 mod models;
 #[path = "gpu/networks.rs"]
 mod networks;
+#[path = "gpu/pointwise.rs"]
+mod pointwise;
 
 use parking_lot::{Mutex, MutexGuard};
 use sinter::base::Result;
