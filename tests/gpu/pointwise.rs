@@ -55,10 +55,10 @@ fn subjects(gpu: &Gpu, program: &Program, shapes: &[&[usize]], dynamic: bool) ->
     assert!(!tactics.is_empty(), "{program} has no tactic");
     if dynamic {
         tactics.truncate(1);
-        let n_params = tactics[0].params.len() / tactics[0].kernels.len();
-        tactics[0].kernels.drain(..tactics[0].kernels.len() - 1);
-        let skip = tactics[0].params.len() - n_params;
-        tactics[0].params.drain(..skip);
+        let t = &mut tactics[0];
+        let (n_kernels, n_params) = (t.kernels.len(), t.params.len());
+        t.kernels.drain(..n_kernels - 1);
+        t.params.drain(..n_params - n_params / n_kernels);
     }
     let subject = |tactic| Subject {
         op: op.clone(),
