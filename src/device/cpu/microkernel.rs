@@ -13,7 +13,8 @@ use super::Isa;
 #[derive(Clone, Copy)]
 pub(crate) enum Init {
     Zero,
-    /// One value for each row.
+    /// At zero, and one value for each row is added last: the sums stay small while they are summed, which keeps their
+    /// rounding small beside a large bias.
     Rows(*const f32),
     /// The present contents of C.
     LoadC,
@@ -98,12 +99,7 @@ unsafe fn tile_avx512<const R: usize, const STRIDED_A: bool, const TABLE_B: bool
         let (mask0, mask1) = (bits as u16, (bits >> 16) as u16);
         let mut acc = [[_mm512_setzero_ps(); 2]; R];
         match t.init {
-            Init::Zero => {}
-            Init::Rows(bias) => {
-                for (i, acc) in acc.iter_mut().enumerate() {
-                    *acc = [_mm512_set1_ps(*bias.add(i)); 2];
-                }
-            }
+            Init::Zero | Init::Rows(_) => {}
             Init::LoadC => {
                 for (i, acc) in acc.iter_mut().enumerate() {
                     let c = t.c.add(i * t.c_row_stride);
@@ -123,6 +119,12 @@ unsafe fn tile_avx512<const R: usize, const STRIDED_A: bool, const TABLE_B: bool
             }
             a = a.wrapping_add(if STRIDED_A { t.a_col_stride } else { 8 });
             b = b.wrapping_add(t.b_row_stride);
+        }
+        if let Init::Rows(bias) = t.init {
+            for (i, acc) in acc.iter_mut().enumerate() {
+                let value = _mm512_set1_ps(*bias.add(i));
+                *acc = [_mm512_add_ps(acc[0], value), _mm512_add_ps(acc[1], value)];
+            }
         }
         for (i, acc) in acc.iter().enumerate() {
             let c = t.c.add(i * t.c_row_stride);
@@ -144,12 +146,7 @@ unsafe fn tile_avx2<const R: usize, const STRIDED_A: bool, const TABLE_B: bool>(
         let (c, c_row_stride) = if is_full { (t.c, t.c_row_stride) } else { (buffer.as_mut_ptr(), 24) };
         let mut acc = [[_mm256_setzero_ps(); 3]; R];
         match t.init {
-            Init::Zero => {}
-            Init::Rows(bias) => {
-                for (i, acc) in acc.iter_mut().enumerate() {
-                    *acc = [_mm256_set1_ps(*bias.add(i)); 3];
-                }
-            }
+            Init::Zero | Init::Rows(_) => {}
             Init::LoadC => {
                 for (i, acc) in acc.iter_mut().enumerate() {
                     if !is_full {
@@ -177,6 +174,11 @@ unsafe fn tile_avx2<const R: usize, const STRIDED_A: bool, const TABLE_B: bool>(
             }
             a = a.wrapping_add(if STRIDED_A { t.a_col_stride } else { 4 });
         }
+        if let Init::Rows(bias) = t.init {
+            for (i, acc) in acc.iter_mut().enumerate() {
+                *acc = acc.map(|sum| _mm256_add_ps(sum, _mm256_set1_ps(*bias.add(i))));
+            }
+        }
         for (i, acc) in acc.iter().enumerate() {
             for (v, acc) in acc.iter().enumerate() {
                 _mm256_storeu_ps(c.add(i * c_row_stride + v * 8), *acc);
@@ -198,8 +200,7 @@ unsafe fn tile_baseline<const R: usize, const STRIDED_A: bool, const TABLE_B: bo
         let mut acc = [[0f32; NR]; R];
         for (i, acc) in acc.iter_mut().enumerate() {
             match t.init {
-                Init::Zero => {}
-                Init::Rows(bias) => *acc = [*bias.add(i); NR],
+                Init::Zero | Init::Rows(_) => {}
                 Init::LoadC => {
                     let c = std::slice::from_raw_parts(t.c.add(i * t.c_row_stride), t.n);
                     acc[..t.n].copy_from_slice(c);
@@ -215,6 +216,11 @@ unsafe fn tile_baseline<const R: usize, const STRIDED_A: bool, const TABLE_B: bo
                 for (acc, b) in acc.iter_mut().zip(b) {
                     *acc += value * *b;
                 }
+            }
+        }
+        if let Init::Rows(bias) = t.init {
+            for (i, acc) in acc.iter_mut().enumerate() {
+                acc.iter_mut().for_each(|sum| *sum += *bias.add(i));
             }
         }
         for (i, acc) in acc.iter().enumerate() {
