@@ -5,7 +5,7 @@ use crate::options::Options;
 use crate::progress::Progress;
 use crate::shapes;
 use crate::test_data::{self, DataSet};
-use sinter::base::Result;
+use sinter::base::{Dim, Result, Shape};
 use sinter::base::error::ResultExt;
 use sinter::builder::{self, BuilderConfig};
 use sinter::device::cuda::CudaDevice;
@@ -39,7 +39,8 @@ pub fn choose_device(o: &Options) -> Result<DeviceRef> {
         }
         info!("  cpu");
     }
-    info!("Selected Device: {} ({}), {why}", props.kind, props.name);
+    info!("Selected Device: {} ({})", props.kind, props.name);
+    info!("Why: {why}");
     describe(props);
     info!("Sinter version: {}", env!("CARGO_PKG_VERSION"));
     Ok(device)
@@ -128,8 +129,14 @@ fn describe_engine(engine: &Engine) {
         {
             range = format!(", min {}, opt {}, max {}", shapes::text(&r.min), shapes::text(&r.opt), shapes::text(&r.max));
         }
-        info!("  {kind} {}: {} {}{range}", t.name, t.dtype, t.shape);
+        info!("  {kind} {}: {} {}{range}", t.name, t.dtype, shape_text(&t.shape));
     }
+}
+
+/// A declared shape; a dimension that is a long formula is a question mark.
+fn shape_text(shape: &Shape) -> String {
+    let one = |d: &Dim| Some(d.to_string()).filter(|t| t.len() <= 24).unwrap_or("?".into());
+    if shape.rank() == 0 { "scalar".into() } else { format!("[{}]", shape.iter().map(one).collect::<Vec<_>>().join(", ")) }
 }
 
 /// Writes beside the target and renames: an engine that is mapped by a running program stays whole.

@@ -24,7 +24,7 @@ mod session;
 mod shapes;
 mod test_data;
 
-use console::{fail, info, plain};
+use console::{fail, info, plain, warning};
 use options::Options;
 use sinter::base::Result;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -87,10 +87,16 @@ fn work(o: &Options) -> Result<bool> {
     if !sets.is_empty() {
         passed = test_data::run(o, &engine, &sets)?;
     }
+    if !o.skip_inference && (sets.is_empty() || o.timing_asked) {
+        run::run(o, &engine, sets.first().map(|s| s.inputs.as_slice()))?;
+        return Ok(passed);
+    }
     if o.skip_inference {
         info!("Skipped inference (--skipInference)");
-    } else if sets.is_empty() || o.timing_asked {
-        run::run(o, &engine)?;
+    }
+    for (name, _) in o.of_timing_run().iter().filter(|(_, given)| *given) {
+        let add = if o.skip_inference { "and --skipInference leaves that out" } else { "which --iterations or --duration adds to --testData" };
+        warning!("{name} is of the timing run, {add}: nothing is printed or written for it");
     }
     Ok(passed)
 }

@@ -66,7 +66,7 @@ pub const GROUPS: &[(&str, &[Opt])] = &[
         &[
             value("--testData", "DIR", "Run input_K.pb and compare with output_K.pb (K: order of the network's inputs and outputs). DIR holds them, or holds test_data_set_* folders. Exit status 1 on a mismatch. No timing run unless --iterations or --duration is given too."),
             with("--rtol", "R", "Pass if |out - ref| <= A + R |ref| everywhere ...", "1e-3"),
-            with("--atol", "A", "... with this A. Ints and bools must be equal, and NaN equals NaN only.", "1e-5"),
+            with("--atol", "A", "... with this A. Integers and bools must be equal; NaN equals NaN only. (max rel in the table is over elements with |ref| > A.)", "1e-5"),
             with("--rms", "E", "Pass if the relative RMS error ||out - ref|| / ||ref|| <= E instead.", "1e-2 for fp16 and tf32 engines and f16 outputs, else off"),
         ],
     ),
@@ -74,7 +74,7 @@ pub const GROUPS: &[(&str, &[Opt])] = &[
         "Inference and timing",
         &[
             value("--shapes", "SPEC", "Shapes to run with; without min, opt and max also the shape to build for."),
-            value("--loadInputs", "LIST", "Input values from raw binary files in the tensor's type, NAME:FILE,... The others are random."),
+            value("--loadInputs", "LIST", "Input values from raw binary files in the tensor's type: NAME:FILE,... The others are random, or those of the first set of --testData."),
             with("--iterations", "N", "Run at least N times.", "10"),
             with("--warmUp", "MS", "Run this long before counting, in milliseconds.", "200"),
             with("--duration", "S", "Count for at least this long, in seconds.", "3"),
@@ -210,7 +210,28 @@ pub fn parse(args: &[String]) -> Result<Options> {
         (Some(_), Some(_)) => bail!(InvalidArgument, "--onnx and --loadEngine exclude each other"),
         _ => {}
     }
-    if o.load_engine.is_some() {
+    o.check()?;
+    Ok(o)
+}
+
+impl Options {
+    /// Options that need the timing run, with whether they were given.
+    pub fn of_timing_run(&self) -> [(&'static str, bool); 5] {
+        [
+            ("--dumpOutput", self.dump_output),
+            ("--dumpProfile", self.dump_profile),
+            ("--exportTimes", self.export_times.is_some()),
+            ("--exportOutput", self.export_output.is_some()),
+            ("--exportProfile", self.export_profile.is_some()),
+        ]
+    }
+
+    /// Options that do not go together.
+    fn check(&self) -> Result<()> {
+        let o = self;
+        if o.load_engine.is_none() {
+            return Ok(());
+        }
         let build_only = [
             ("--minShapes", o.min_shapes.is_some()),
             ("--optShapes", o.opt_shapes.is_some()),
@@ -222,8 +243,8 @@ pub fn parse(args: &[String]) -> Result<Options> {
         if let Some((name, _)) = build_only.iter().find(|(_, given)| *given) {
             bail!(InvalidArgument, "{name} is fixed when an engine is built; it cannot be changed with --loadEngine");
         }
+        Ok(())
     }
-    Ok(o)
 }
 
 fn set(o: &mut Options, name: &str, v: &str) -> Result<()> {
@@ -312,7 +333,8 @@ fn tactic_sources(o: &mut Options, v: &str) -> Result<()> {
 
 fn load_inputs(v: &str) -> Result<Vec<(String, PathBuf)>> {
     v.split(',')
-        .map(|part| match part.split_once(':') {
+        // Names may hold colons; file names hardly do.
+        .map(|part| match part.rsplit_once(':') {
             Some((name, file)) if !name.is_empty() && !file.is_empty() => Ok((unquote(name).into(), file.into())),
             _ => Err(err!(InvalidArgument, "option --loadInputs: expected NAME:FILE, got {part:?}")),
         })

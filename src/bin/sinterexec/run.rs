@@ -90,13 +90,18 @@ impl Drop for Lane {
     }
 }
 
-/// Runs, measures, reports and writes what was asked for.
-pub fn run(o: &Options, engine: &Arc<Engine>) -> Result<()> {
+/// Runs, measures, reports and writes what was asked for. `recorded` are inputs to use instead of random ones.
+pub fn run(o: &Options, engine: &Arc<Engine>, recorded: Option<&[Tensor]>) -> Result<()> {
     let device = &engine.device;
     let cuda = matches!(device, DeviceRef::Cuda(_));
     let profile = engine.profiles().first().ok_or_else(|| err!(Internal, "an engine without a profile"))?;
-    let dims = shapes::for_inference(o, engine.graph(), profile)?;
-    let inputs = make_inputs(o, engine, &dims)?;
+    let inputs = match recorded {
+        Some(tensors) if o.shapes.is_none() && o.load_inputs.is_empty() => {
+            info!("Using the inputs of the first data set");
+            tensors.to_vec()
+        }
+        _ => make_inputs(o, engine, &shapes::for_inference(o, engine.graph(), profile)?)?,
+    };
     if !cuda && (o.use_cuda_graph || o.no_data_transfers) {
         warning!("--useCudaGraph and --noDataTransfers have no effect on the CPU: it computes in host memory and copies nothing");
     }
@@ -273,7 +278,7 @@ fn measure(o: &Options, lanes: &mut [Lane]) -> Result<Measured> {
 }
 
 /// Values of the inputs in the network's order: from files, otherwise random.
-pub fn make_inputs(o: &Options, engine: &Engine, dims: &Shapes) -> Result<Vec<Tensor>> {
+fn make_inputs(o: &Options, engine: &Engine, dims: &Shapes) -> Result<Vec<Tensor>> {
     let tensors: Vec<IoTensor> = engine.io_tensors().into_iter().filter(|t| t.is_input).collect();
     for (name, _) in &o.load_inputs {
         let names: Vec<String> = tensors.iter().map(|t| format!("{:?}", t.name)).collect();

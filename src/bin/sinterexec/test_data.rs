@@ -25,7 +25,7 @@ const REDUCED_RMS: f64 = 1e-2;
 pub struct DataSet {
     pub name: String,
     dir: PathBuf,
-    inputs: Vec<Tensor>,
+    pub inputs: Vec<Tensor>,
     /// `None` where the set has no file for an output.
     outputs: Vec<Option<Tensor>>,
 }
