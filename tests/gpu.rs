@@ -5,6 +5,8 @@
 
 #[path = "gpu/device.rs"]
 mod device;
+#[path = "gpu/engine.rs"]
+mod engine;
 #[path = "gpu/gemm.rs"]
 mod gemm;
 #[path = "gpu/launch.rs"]

@@ -3,7 +3,7 @@
 
 use sinter::base::{DType, Tensor};
 use sinter::builder::{BuilderConfig, build};
-use sinter::device::{Buffer, CopyKind, DeviceKind, DeviceRef};
+use sinter::device::{Buffer, CopyKind, DeviceRef};
 use sinter::engine::{BuildOptions, Engine, OtherDevice};
 use sinter::onnx::importer::import_file;
 use sinter::onnx::read_tensor_file;
