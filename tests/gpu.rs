@@ -12,6 +12,8 @@ mod gemm;
 #[path = "gpu/launch.rs"]
 mod launch;
 mod models;
+#[path = "gpu/movers.rs"]
+mod movers;
 #[path = "gpu/networks.rs"]
 mod networks;
 #[path = "gpu/pointwise.rs"]
