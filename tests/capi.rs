@@ -7,5 +7,6 @@ mod capi {
     pub mod boundary;
     pub mod header;
     pub mod programs;
+    pub mod sweep;
     pub mod tools;
 }

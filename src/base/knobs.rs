@@ -53,6 +53,6 @@ knobs! {
     TEST_MODELS = "SINTER_TEST_MODELS";
     /// Tests: make a missing CUDA device a failure instead of a skip.
     REQUIRE_GPU = "SINTER_REQUIRE_GPU";
-    /// Tests, debug builds only: the C function that panics once it has its handle.
+    /// Tests: the C function that panics once it has its handle.
     TEST_PANIC = "SINTER_TEST_PANIC";
 }

@@ -7,6 +7,7 @@ use super::status::SinterStatus;
 use crate::base::error::ErrorCode;
 use crate::base::log::{self, Severity};
 use crate::base::{Error, Result};
+use once_cell::sync::Lazy;
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::ffi::{CString, c_char};
@@ -25,12 +26,26 @@ thread_local! {
     static CURRENT: Cell<&'static str> = const { Cell::new("") };
 }
 
+// The two accessors stay out of line: [`enter`] is generic and lands in many code units, and GNU ld refuses the archive
+// when some of them refer to the thread-local itself.
+
+/// Names the function that the thread is in; returns the outer one.
+#[inline(never)]
+fn replace_current(name: &'static str) -> &'static str {
+    CURRENT.try_with(|c| c.replace(name)).unwrap_or("")
+}
+
+#[inline(never)]
+fn current() -> &'static str {
+    CURRENT.try_with(Cell::get).unwrap_or("")
+}
+
 /// Restores the name of the outer function, also while unwinding: callbacks may call exported functions.
 struct Entered(&'static str);
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        let _ = CURRENT.try_with(|c| c.set(self.0));
+        replace_current(self.0);
     }
 }
 
@@ -55,8 +70,7 @@ pub(super) fn guard_or<T>(name: &'static str, default: T, body: impl FnOnce() ->
 
 fn enter<T>(name: &'static str, body: impl FnOnce() -> Result<T>) -> Result<T> {
     install_hook();
-    let outer = CURRENT.try_with(|c| c.replace(name)).unwrap_or("");
-    let entered = Entered(outer);
+    let entered = Entered(replace_current(name));
     let result = catch_unwind(AssertUnwindSafe(body));
     drop(entered);
     result.unwrap_or_else(|payload| Err(panicked(&*payload)))
@@ -79,7 +93,7 @@ fn install_hook() {
     HOOK.call_once(|| {
         let former = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            if CURRENT.try_with(|c| c.get().is_empty()).unwrap_or(true) {
+            if current().is_empty() {
                 return former(info);
             }
             let at = info.location().map(|l| format!(" [{}:{}]", l.file(), l.line())).unwrap_or_default();
@@ -115,17 +129,13 @@ pub(super) fn clear_last() {
     let _ = LAST.try_with(|l| *l.borrow_mut() = LastError { status: SinterStatus::OK, text: CString::default() });
 }
 
-/// Panics when the tests ask for it: debug builds only, for the function that `SINTER_TEST_PANIC` names.
+/// Panics when the tests ask for it: in the function that `SINTER_TEST_PANIC` names. Otherwise one load and a branch.
 #[inline]
 pub(super) fn test_panic() {
-    #[cfg(debug_assertions)]
+    static WHERE: Lazy<Option<String>> = Lazy::new(|| crate::base::knobs::TEST_PANIC.get());
+    if let Some(name) = &*WHERE
+        && current() == name
     {
-        use once_cell::sync::Lazy;
-        static WHERE: Lazy<Option<String>> = Lazy::new(|| crate::base::knobs::TEST_PANIC.get());
-        if let Some(name) = &*WHERE
-            && CURRENT.with(|c| c.get() == name)
-        {
-            panic!("the test asked for a panic");
-        }
+        panic!("the test asked for a panic");
     }
 }

@@ -62,11 +62,12 @@ pub unsafe extern "C" fn sinter_host_memory_get_data(
     guard("sinter_host_memory_get_data", || {
         let m = handle::shared(memory, "memory")?;
         let bytes = m.as_slice();
+        let size_out = if size_out.is_null() { None } else { Some(handle::out(size_out, "size_out")?) };
         if !data_out.is_null() {
             handle::out(data_out, "data_out")?.set(bytes.as_ptr().cast());
         }
-        if !size_out.is_null() {
-            handle::out(size_out, "size_out")?.set(bytes.len());
+        if let Some(out) = size_out {
+            out.set(bytes.len());
         }
         Ok(())
     })

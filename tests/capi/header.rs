@@ -80,7 +80,7 @@ fn declared() -> BTreeSet<String> {
     names
 }
 
-fn without_comments(text: &str) -> String {
+pub fn without_comments(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;
     while let Some(at) = rest.find("/*") {
