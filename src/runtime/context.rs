@@ -49,7 +49,6 @@ pub struct Context {
     pub(super) times: Option<Arc<dyn LayerTimes>>,
     /// Timing events for the profiler: one more than steps.
     pub(super) events: Vec<RawEvent>,
-    pub(super) last_stream: RawStream,
     pub(super) job: Option<Arc<super::enqueue::CpuJob>>,
     /// Stream of `execute`.
     own_stream: RawStream,
@@ -75,7 +74,6 @@ impl Context {
             current: None,
             times: None,
             events: Vec::new(),
-            last_stream: std::ptr::null_mut(),
             job: None,
             own_stream: std::ptr::null_mut(),
         };
@@ -337,11 +335,10 @@ impl Context {
 
     fn grow_arena(&mut self, bytes: usize) -> Result<()> {
         if bytes > self.arena.bytes() {
-            // Work of an earlier enqueue may still use the old arena. On the CPU its job holds it; a CUDA stream is
-            // waited for.
-            if let DeviceRef::Cuda(_) = &self.engine.device {
-                // SAFETY: the stream of the last enqueue, which the application keeps alive while work is pending.
-                unsafe { self.engine.device.stream_synchronize(self.last_stream)? };
+            // Work of an earlier enqueue may still use the old arena. On the CPU its job holds it; on CUDA the device is
+            // waited for, since the application may have destroyed the stream meanwhile.
+            if let DeviceRef::Cuda(cuda) = &self.engine.device {
+                cuda.synchronize()?;
             }
             self.arena = Arc::new(Buffer::new(&self.engine.device, bytes)?);
         }
@@ -368,12 +365,13 @@ impl Context {
 impl Drop for Context {
     fn drop(&mut self) {
         let device = self.engine.device.clone();
-        // Enqueued work uses the arena; it must be over before memory goes. Failures were reported when they happened.
-        // SAFETY: streams and events are ours, or the application's last stream, which outlives its pending work.
+        // Enqueued work uses the arena; it must be over before memory goes. The application's streams may be gone
+        // already, so the device is waited for. Failures were reported when they happened.
+        if let DeviceRef::Cuda(cuda) = &device {
+            let _ = cuda.synchronize();
+        }
+        // SAFETY: streams and events are ours and destroyed once.
         unsafe {
-            if matches!(device, DeviceRef::Cuda(_)) && !self.last_stream.is_null() {
-                let _ = device.stream_synchronize(self.last_stream);
-            }
             for e in self.events.drain(..) {
                 let _ = device.event_destroy(e);
             }

@@ -129,7 +129,6 @@ impl Context {
         let DeviceRef::Cuda(cuda) = &self.engine.device else { return Ok(()) };
         let cuda = cuda.clone();
         let _current = cuda.enter()?;
-        self.last_stream = stream;
         let timed = self.times.clone();
         if timed.is_some() {
             while self.events.len() <= bound.shape.steps.len() {
@@ -222,7 +221,6 @@ impl Context {
             st.arena = Some(self.arena.clone());
             st.times = self.times.clone();
         }
-        self.last_stream = stream;
         let device = &self.engine.device;
         // Two jobs, so that the event lies between the last read of the inputs and the rest.
         let copies_read_inputs = bound.shape.end_copies.iter().any(|c| matches!(c.from, Loc::Input(_)));

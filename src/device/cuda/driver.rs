@@ -28,6 +28,7 @@ entry_points! {
             fn cuDevicePrimaryCtxRelease_v2(sys::CUdevice);
             fn cuCtxGetCurrent(*mut sys::CUcontext);
             fn cuCtxGetDevice(*mut sys::CUdevice);
+            fn cuCtxSynchronize();
             fn cuCtxPushCurrent_v2(sys::CUcontext);
             fn cuCtxPopCurrent_v2(*mut sys::CUcontext);
             fn cuMemAlloc_v2(*mut sys::CUdeviceptr, usize);

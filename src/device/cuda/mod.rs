@@ -109,6 +109,15 @@ impl CudaDevice {
         ContextGuard::new(self.driver, self.context)
     }
 
+    /// Waits for everything that was ever put on the device's context, whatever the stream: for destroying things whose
+    /// stream may be gone already. Never on the enqueue path.
+    pub fn synchronize(&self) -> Result<()> {
+        let _context = self.enter()?;
+        // SAFETY: takes nothing.
+        let status = unsafe { (self.driver.cuCtxSynchronize)() };
+        check_unless_exiting(self.driver, status, || "waiting for a CUDA device".into())
+    }
+
     /// Page-locked host memory that every context may copy from and to without staging; free it with `free_pinned`.
     pub fn alloc_pinned(&self, bytes: usize) -> Result<*mut u8> {
         const PORTABLE: u32 = 1;
