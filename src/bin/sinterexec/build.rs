@@ -24,7 +24,7 @@ pub fn mib(bytes: usize) -> String {
 /// Opens the device that was asked for, or the best one, and says which and why.
 pub fn choose_device(o: &Options) -> Result<DeviceRef> {
     let (device, why) = match o.device {
-        Some(kind) => (DeviceRef::open(kind)?, "as --device says".to_string()),
+        Some(kind) => (DeviceRef::open(kind).with_context(|| format!("--device={kind}"))?, "as --device says".to_string()),
         None => match CudaDevice::open(0) {
             Ok(d) => (DeviceRef::Cuda(d), "the first CUDA device; --device chooses another".to_string()),
             Err(e) => (DeviceRef::open(DeviceKind::Cpu)?, format!("no CUDA device can be used: {e}")),
@@ -111,6 +111,9 @@ fn from_file(path: &Path, device: &DeviceRef) -> Result<Arc<Engine>> {
     info!("Engine loaded in {:.4} s.", start.elapsed().as_secs_f64());
     info!("Loaded engine with size: {} ({})", mib(bytes), path.display());
     info!("It was built on {}{}", image.built_on, if image.options.fp16 { ", f16 allowed" } else { "" });
+    if device.props().is_cuda() && !image.plan.as_ref().is_some_and(|p| p.runs_on(device.props())) {
+        info!("It has no plan for this device and is planned again; --saveEngine keeps the result");
+    }
     let start = Instant::now();
     let engine = Engine::load(image, device, OtherDevice::Replan).with_context(|| format!("engine file {}", path.display()))?;
     info!("Engine deserialized in {:.4} s.", start.elapsed().as_secs_f64());

@@ -54,6 +54,17 @@ pub fn stderr_is_terminal() -> bool {
     std::io::stderr().is_terminal()
 }
 
+/// Columns of the terminal on standard error; 80 when it does not say.
+pub fn stderr_columns() -> usize {
+    // SAFETY: the call writes the struct given; a zeroed one is valid.
+    let size = unsafe {
+        let mut size: libc::winsize = std::mem::zeroed();
+        let known = libc::ioctl(libc::STDERR_FILENO, libc::TIOCGWINSZ, &mut size) == 0;
+        if known { size.ws_col as usize } else { 0 }
+    };
+    if size < 2 { 80 } else { size }
+}
+
 /// Prints the library's own messages too, marked as such: warnings and errors, and with `verbose` everything.
 pub fn listen_to_library(verbose: bool) {
     if verbose {

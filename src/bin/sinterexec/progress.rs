@@ -37,8 +37,10 @@ impl Progress {
             let full = percent * WIDTH / 100;
             let bar = format!("{}{}", "█".repeat(full), "░".repeat(WIDTH - full));
             let seconds = self.start.elapsed().as_secs_f32();
-            let stage: String = stage.chars().take(40).collect();
-            console::draw_bar(&format!("Building {bar} {percent:3} %  {seconds:5.1} s  {stage}"));
+            let text = format!("Building {bar} {percent:3} %  {seconds:5.1} s  {stage}");
+            // A line that wraps could not be wiped.
+            let fits: String = text.chars().take(console::stderr_columns() - 1).collect();
+            console::draw_bar(&fits);
             self.last_drawn = Some(Instant::now());
         }
     }

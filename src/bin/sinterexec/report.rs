@@ -109,6 +109,9 @@ pub fn print(o: &Options, m: &Measured, cuda: bool) {
 fn averages(o: &Options, traces: &[Trace], processor: &str) {
     const SHOWN: usize = 200;
     let r = o.avg_runs;
+    if traces.len() < r {
+        return;
+    }
     info!("");
     info!("=== Trace details ===");
     info!("Trace averages of {r} runs:");

@@ -122,6 +122,7 @@ fn fill_dynamic(graph: &Graph, given: &mut BTreeMap<String, Range>) -> Result<()
             bind_shape(&p.name, &graph.fact(p.value).shape, r.get(which), b)?;
         }
     }
+    let mut hint = false;
     for p in graph.inputs() {
         let shape = &graph.fact(p.value).shape;
         if shape.is_concrete() || given.contains_key(&p.name) {
@@ -134,13 +135,13 @@ fn fill_dynamic(graph: &Graph, given: &mut BTreeMap<String, Range>) -> Result<()
             known.iter().map(|d| d.as_const().unwrap_or(1)).collect::<Vec<i64>>()
         });
         if guessed {
-            warning!(
-                "Input {} is dynamic ({shape}) and no shape was given: it is set to {}. Give --shapes, or --minShapes, --optShapes and --maxShapes.",
-                p.name,
-                text(&opt)
-            );
+            warning!("Input {} {shape} is dynamic and no shape was given: it is set to {}", p.name, text(&opt));
+            hint = true;
         }
         given.insert(p.name.clone(), Range { min, opt, max });
+    }
+    if hint {
+        warning!("Give --shapes, or --minShapes, --optShapes and --maxShapes, to build for others.");
     }
     Ok(())
 }
