@@ -1,13 +1,14 @@
 // gemm_simt.cu — batched matrix product on scalar units:  c[b,m,n] = epilogue(alpha * sum_k op(a)[b,m,k] op(b)[b,k,n] + bias)
 // Args     a, b: T_IN · bias: T_BIAS [n] (BIAS_ROWS: [m]), null without HAS_BIAS · c: T_OUT, all row-major, described by
 //          params: GemmParams (common/gemm.cuh) · alpha: float · e0..e3, epi: common/epilogue.cuh, coordinates (b0,b1,b2,m,n)
-// Params   T_IN {float,f16,bf16,double} · T_OUT · T_BIAS · BLOCK_M, BLOCK_N {16..128} output tile · BLOCK_K {4,8,16,32} ·
+// Params   T_IN {float,f16,bf16,double; i32,u32,i64,u64 with alpha 1} · T_OUT · T_BIAS · BLOCK_M, BLOCK_N {16..128} output tile · BLOCK_K {4,8,16,32} ·
 //          THREAD_M, THREAD_N {1,2,4,8} outputs per thread · TRANS_A, TRANS_B {0,1} · VEC {1,2,4,8} elements per load ·
 //          HAS_BIAS, BIAS_ROWS, EPILOGUE {0,1}
 // Requires static_asserts below · VEC > 1: lda, ldb, their inner sizes and batch strides are multiples of VEC and both
 //          addresses are aligned to VEC elements (host checks)
 // Launch   grid = common/gemm.cuh · block = (BLOCK_M/THREAD_M)*(BLOCK_N/THREAD_N) · smem = 0
-// Numerics FMA in float (double for double), k in order: deterministic; class rel(1e-5) f32, rel(2e-3) f16
+// Numerics FMA in float (double for double), k in order: deterministic; class rel(1e-5) f32, rel(2e-3) f16; integers are
+//          summed in 64 bits and wrap to their type: exact
 // Notes    register prefetch of the next k tile, two shared buffers, one barrier a tile
 #if !defined(T_IN) || !defined(T_OUT)
 #error "T_IN or T_OUT is not defined"
@@ -133,7 +134,7 @@ KERNEL_NAME(const T_IN* a, const T_IN* b, const T_BIAS* bias, T_OUT* c, const Ge
         for (int j = 0; j < THREAD_N; j++) {
             const i32 n = tile.n0 + tx * THREAD_N + j;
             if (m < params.m && n < params.n) {
-                ACC x = acc[i][j] * alpha;
+                ACC x = acc[i][j] * (ACC)alpha;
 #if HAS_BIAS
                 x += to_acc<ACC>(bias[BIAS_ROWS ? m : n]);
 #endif

@@ -6,7 +6,8 @@
 //          (MAX) · COLUMN_MAJOR {0,1}: index counts each plane column-major (storage_order 1) · THREADS {128,256}
 // Requires pixels of one plane below 2^31
 // Launch   grid = min(ceil(planes*out/THREADS), 2^31-1), the kernel strides · block = THREADS · smem = 0
-// Numerics f32 sums (double for double), window in order: deterministic. MAX exact, NaN propagates, the first of equals
+// Numerics f32 sums (double for double), window in order: deterministic. MAX exact, NaN propagates, the first of equals;
+//          a window in the padding alone gives the lowest value and index -1
 // Notes    AVERAGE divides by the elements inside x; with count_include_pad by those inside x and its padding, so that the part
 //          of a window that ceil mode lets hang over the padding never counts
 #define POOL_MAX 0
@@ -22,6 +23,11 @@ typedef Compute<T_IN>::type ACC;
 #else
 typedef Acc<T_IN>::type ACC;
 #endif
+
+// The maximum of nothing: what a window gives that lies in the padding alone.
+DEVICE void set_lowest(float& x) { x = -INFINITY_F32; }
+DEVICE void set_lowest(double& x) { x = -INFINITY_F32; }
+template <class T> DEVICE void set_lowest(T& x) { x = T(-1) < T(0) ? (T)(1ull << (8 * sizeof(T) - 1)) : T(0); }
 
 struct PoolParams
 {
@@ -72,6 +78,11 @@ KERNEL_NAME(const T_IN* x, T_IN* y, i64* index, const PoolParams params, const f
 #if OP == POOL_AVERAGE
         const i32 divisor = params.count_include_pad ? counted : seen;
         acc = divisor ? acc / ACC(divisor) : ACC(0);
+#elif OP == POOL_MAX
+        if (seen == 0) {
+            set_lowest(acc);
+            best = -1 - plane * plane_size;
+        }
 #elif OP == POOL_LP
         acc = p == 1.0f ? acc : p == 2.0f ? op::sqrt(acc) : op::pow(acc, ACC(1) / ACC(p));
 #endif

@@ -77,6 +77,11 @@ fn subjects() -> Vec<Subject> {
             all.push(subject(c.name, Op::from(c.op.clone()), &[Some(random(DType::F32, &c.x, 1))], dtype));
         }
     }
+    for dtype in [DType::I32, DType::U32, DType::I64, DType::U64] {
+        for c in matmul::cases().into_iter().filter(|c| c.op.alpha == 1.0) {
+            all.push(subject(c.name, Op::from(c.op.clone()), &matmul::operands(&c, true), dtype));
+        }
+    }
     all
 }
 

@@ -12,6 +12,7 @@ mod node;
 mod pad;
 mod pointwise;
 mod pool;
+mod products_import;
 mod reduce;
 mod reshape;
 mod resize;

@@ -113,7 +113,8 @@ impl Tile {
 
     /// Static shared memory of a scalar tile, for the kernel's own limit of 48 KiB.
     fn static_smem(&self, dtype: DType) -> i64 {
-        let size = accumulator(dtype).size() as i64;
+        // Integers are summed in 64 bits.
+        let size = if dtype.is_float() { accumulator(dtype).size() as i64 } else { 8 };
         2 * self.k * (self.m + self.n + 2 * (16 / size)) * size
     }
 
@@ -190,7 +191,8 @@ impl DeviceGemm {
 
     /// Tactics, best guess first, at most six; the generic one last. Empty for types that no kernel takes.
     pub fn tactics(&self, e: &CudaEpilogue<'_>, p: &Problem, dev: &DeviceProps, opt: &TacticOptions) -> Vec<Tactic> {
-        if !self.dtype.is_float() || !self.fits() {
+        let typed = self.dtype.is_float() || matches!(self.dtype, DType::I32 | DType::U32 | DType::I64 | DType::U64);
+        if !typed || !self.fits() {
             return Vec::new();
         }
         let mut own = Vec::new();
@@ -207,7 +209,7 @@ impl DeviceGemm {
             // With few tiles, larger tiles and split sums use the chip better than the smallest tiles.
             let split = tiles
                 .iter()
-                .filter(|t| t.tiles(self) * 2 <= dev.n_sm as i64 && t.splits(self, dev) > 1)
+                .filter(|t| self.dtype.is_float() && t.tiles(self) * 2 <= dev.n_sm as i64 && t.splits(self, dev) > 1)
                 .min_by(|a, b| self.split_cost(a, dev).total_cmp(&self.split_cost(b, dev)))
                 .copied();
             let first = tiles.first().copied();

@@ -20,27 +20,8 @@ fn reshape(mode: ReshapeMode, axes: &[i64]) -> Reshape {
     Reshape { mode, spec: Some(axes.to_vec()), allow_zero: false }
 }
 
-/// A vector counts as a row on the left and as a column on the right; its axis is not in the result.
 fn matmul(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
-    let (mut a, mut b) = (cx.input(0)?, cx.input(1)?);
-    let (row, column) = (cx.shape(a).rank() == 1, cx.shape(b).rank() == 1);
-    for v in [a, b] {
-        ensure!(cx.shape(v).rank() >= 1, InvalidArgument, "a matrix product takes no scalars");
-    }
-    if row {
-        a = cx.add(reshape(ReshapeMode::Unsqueeze, &[0]), &[a])?;
-    }
-    if column {
-        b = cx.add(reshape(ReshapeMode::Unsqueeze, &[1]), &[b])?;
-    }
-    let y = cx.add(MatMul { trans_a: false, trans_b: false, alpha: 1.0, epilogue: None }, &[a, b])?;
-    let drop: &[i64] = match (row, column) {
-        (false, false) => return Ok(vec![y]),
-        (true, false) => &[-2],
-        (false, true) => &[-1],
-        (true, true) => &[-2, -1],
-    };
-    Ok(vec![cx.add(reshape(ReshapeMode::Squeeze, drop), &[y])?])
+    product(cx, MatMul { trans_a: false, trans_b: false, alpha: 1.0, epilogue: None })
 }
 
 fn fused_matmul(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
@@ -49,7 +30,33 @@ fn fused_matmul(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
     }
     let (trans_a, trans_b) = (cx.flag("transA", false)?, cx.flag("transB", false)?);
     let alpha = cx.float("alpha", 1.0)?;
-    Ok(vec![cx.add(MatMul { trans_a, trans_b, alpha, epilogue: None }, &[cx.input(0)?, cx.input(1)?])?])
+    product(cx, MatMul { trans_a, trans_b, alpha, epilogue: None })
+}
+
+/// A vector counts as a row on the left and as a column on the right, whether it is transposed or not; its axis is not in
+/// the result.
+fn product(cx: &mut ImportCx<'_>, mut op: MatMul) -> Result<Vec<ValueId>> {
+    let (mut a, mut b) = (cx.input(0)?, cx.input(1)?);
+    let (row, column) = (cx.shape(a).rank() == 1, cx.shape(b).rank() == 1);
+    for v in [a, b] {
+        ensure!(cx.shape(v).rank() >= 1, InvalidArgument, "a matrix product takes no scalars");
+    }
+    if row {
+        a = cx.add(reshape(ReshapeMode::Unsqueeze, &[0]), &[a])?;
+        op.trans_a = false;
+    }
+    if column {
+        b = cx.add(reshape(ReshapeMode::Unsqueeze, &[1]), &[b])?;
+        op.trans_b = false;
+    }
+    let y = cx.add(op, &[a, b])?;
+    let drop: &[i64] = match (row, column) {
+        (false, false) => return Ok(vec![y]),
+        (true, false) => &[-2],
+        (false, true) => &[-1],
+        (true, true) => &[-2, -1],
+    };
+    Ok(vec![cx.add(reshape(ReshapeMode::Squeeze, drop), &[y])?])
 }
 
 /// Y = alpha * op(A) op(B) + beta * C.

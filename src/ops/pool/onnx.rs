@@ -30,8 +30,8 @@ fn pool_op(cx: &ImportCx<'_>, kind: PoolKind) -> Result<Pool> {
     );
     let mut a = window_attrs(cx, kernel.len())?;
     let ceil_mode = cx.flag("ceil_mode", false)?;
-    // Only explicit padding looks at the rounding: with `auto_pad` the sizes follow from the rule itself.
-    let explicit = a.auto_pad == AutoPad::NotSet;
+    // SAME has a rule of its own for sizes; the rounding is not looked at.
+    let rounds = matches!(a.auto_pad, AutoPad::NotSet | AutoPad::Valid);
     resolve_auto_pad(&mut a, &kernel, &x)?;
     Ok(Pool {
         kind,
@@ -40,7 +40,7 @@ fn pool_op(cx: &ImportCx<'_>, kind: PoolKind) -> Result<Pool> {
         pads: a.pads,
         dilations: a.dilations,
         auto_pad: a.auto_pad,
-        ceil_mode: ceil_mode && explicit,
+        ceil_mode: ceil_mode && rounds,
         count_include_pad: false,
         p: 2,
         indices: false,
