@@ -217,8 +217,8 @@ typedef int32_t SinterSeverity;
 #define SINTER_SEVERITY_VERBOSE 4
 
 /**
- * Receives log messages. The message is valid during the call. It may come on any thread, several at once, and may call
- * this library, but for the handle whose call is being logged.
+ * Receives log messages. The message is valid during the call. It may come on any thread, several at once, and may
+ * call this library, but for the handle whose call is being logged.
  */
 typedef void (*SinterLogCallback)(void *userdata, SinterSeverity severity, const char *message);
 
@@ -337,23 +337,23 @@ typedef struct SinterWindow {
   /**
    * Step in each spatial dimension; 0 is 1.
    */
-  int64_t stride[3];
+  int64_t stride[SINTER_MAX_SPATIAL];
   /**
    * Distance of the window's elements; 0 is 1.
    */
-  int64_t dilation[3];
+  int64_t dilation[SINTER_MAX_SPATIAL];
   /**
    * Elements added before the input in each spatial dimension.
    */
-  int64_t pad_begin[3];
+  int64_t pad_begin[SINTER_MAX_SPATIAL];
   /**
    * Elements added behind it.
    */
-  int64_t pad_end[3];
+  int64_t pad_end[SINTER_MAX_SPATIAL];
   /**
    * Elements added to a deconvolution's output behind its end.
    */
-  int64_t output_padding[3];
+  int64_t output_padding[SINTER_MAX_SPATIAL];
   /**
    * Groups of channels; 0 is 1.
    */
@@ -581,8 +581,8 @@ typedef int32_t SinterBuilderFlag;
 #define SINTER_BUILDER_FLAG_TF32 1
 
 /**
- * Hears how a build goes on: the stage's name (valid during the call) and how much is done, 0 to 1. Returns 1 to go on and
- * 0 to cancel. It is called on the thread that builds and must not use the builder or the config.
+ * Hears how a build goes on: the stage's name (valid during the call) and how much is done, 0 to 1. Returns 1 to go
+ * on and 0 to cancel. It is called on the thread that builds and must not use the builder or the config.
  */
 typedef int32_t (*SinterProgressCallback)(void *userdata, const char *stage, float done);
 
@@ -621,7 +621,8 @@ typedef int32_t SinterTensorLocation;
  */
 #define SINTER_TENSOR_LOCATION_DEVICE 0
 /**
- * The host reads its elements too, to know shapes: it is copied to the host at each enqueue, so host memory is best.
+ * The host reads its elements too, to know shapes: it is copied to the host at each enqueue, so host memory is
+ * best.
  */
 #define SINTER_TENSOR_LOCATION_HOST 1
 
@@ -860,8 +861,8 @@ SINTER_API SinterStatus sinter_device_get_properties_at(size_t index, struct Sin
 /**
  * Opens a device.
  *
- * Params: name (in) "cpu", "cuda" (number 0) or "cuda:N"; NULL or "" opens CUDA device 0 if there is one, otherwise the
- * CPU. device_out (out).
+ * Params: name (in) "cpu", "cuda" (number 0) or "cuda:N"; NULL or "" opens CUDA device 0 if there is one, otherwise
+ * the CPU. device_out (out).
  * Owns: on success the caller owns the handle; objects made from it keep the device open.
  * Result: OK and the handle; on failure the handle output is NULL.
  * Status: OK; INVALID_ARGUMENT for another name; NOT_FOUND, UNSUPPORTED or CUDA when the GPU cannot be used.
@@ -912,8 +913,8 @@ SinterStatus sinter_device_query_memory(const struct SinterDevice *device,
                                         size_t *total_out);
 
 /**
- * Makes a stream: a queue of work that runs in order. On CUDA it is a CUstream (cudaStream_t), and an application's own
- * is as good; on the CPU it is a queue with a thread.
+ * Makes a stream: a queue of work that runs in order. On CUDA it is a CUstream (cudaStream_t), and an application's
+ * own is as good; on the CPU it is a queue with a thread.
  *
  * Params: device (in); stream_out (out).
  * Owns: the caller owns the stream and ends it with sinter_stream_destroy, before the device's last handle.
@@ -1100,8 +1101,8 @@ SinterStatus sinter_device_copy(const struct SinterDevice *device,
 /**
  * Copies bytes in a stream's order.
  *
- * Params: device (in); destination (in), source (in) addresses of the sides that kind says, NULL only for 0 bytes, valid
- * until the stream has passed the copy; bytes (in); kind (in); stream (in), NULL is the default stream.
+ * Params: device (in); destination (in), source (in) addresses of the sides that kind says, NULL only for 0 bytes,
+ * valid until the stream has passed the copy; bytes (in); kind (in); stream (in), NULL is the default stream.
  * Owns: nothing changes hands; both memories are in use until the stream has passed the copy.
  * Result: OK when the copy is on the stream; on failure it is not.
  * Status: OK, the errors of handles and arguments; CUDA when the driver refuses.
@@ -1334,9 +1335,9 @@ SINTER_API SinterStatus sinter_network_destroy(struct SinterNetwork *network);
 /**
  * Adds an input of the network.
  *
- * Params: network (in/out); name (in) unique among inputs; dtype (in); dims (in) n_dims elements, -1 where the size is
- * known at run time only; n_dims (in); symbols (in) NULL, or n_dims names or NULLs for the sizes that are -1: equal names
- * are equal sizes, also across inputs; tensor_out (out).
+ * Params: network (in/out); name (in) unique among inputs; dtype (in); dims (in) n_dims elements, -1 where the size
+ * is known at run time only; n_dims (in); symbols (in) NULL, or n_dims names or NULLs for the sizes that are -1:
+ * equal names are equal sizes, also across inputs; tensor_out (out).
  * Owns: nothing changes hands; the id is a plain number.
  * Result: OK; on failure no output is written and nothing has changed.
  * Status: OK, the errors of handles and arguments.
@@ -1355,8 +1356,8 @@ SinterStatus sinter_network_add_input(struct SinterNetwork *network,
 /**
  * Adds a constant tensor, such as weights. The elements are copied.
  *
- * Params: network (in/out); name (in) may be NULL; dtype (in); dims (in) n_dims elements; n_dims (in) 0 for a scalar; data
- * (in) row-major elements; data_bytes (in) their bytes; tensor_out (out).
+ * Params: network (in/out); name (in) may be NULL; dtype (in); dims (in) n_dims elements; n_dims (in) 0 for a
+ * scalar; data (in) row-major elements; data_bytes (in) their bytes; tensor_out (out).
  * Owns: nothing changes hands; memory that is passed in is read or copied before the call returns.
  * Result: OK; on failure no output is written and nothing has changed.
  * Status: OK, the errors of handles and arguments; OUT_OF_MEMORY for a shape that no memory holds.
@@ -1463,8 +1464,8 @@ SinterStatus sinter_network_get_tensor_dtype(const struct SinterNetwork *network
 /**
  * Shape of a tensor, as inferred.
  *
- * Params: network (in); tensor (in); dims_out (out) capacity elements, -1 where the size is known at run time only, NULL to
- * ask for the rank; capacity (in); n_dims_out (out) rank, may be NULL.
+ * Params: network (in); tensor (in); dims_out (out) capacity elements, -1 where the size is known at run time only,
+ * NULL to ask for the rank; capacity (in); n_dims_out (out) rank, may be NULL.
  * Owns: nothing changes hands; memory that is passed in is read or copied before the call returns.
  * Result: OK; on failure no output is written and nothing has changed.
  * Status: OK, the errors of handles and arguments.
@@ -1547,8 +1548,8 @@ SINTER_API SinterStatus sinter_network_get_layer_count(const struct SinterNetwor
 /**
  * Name of a layer.
  *
- * Params: network (in); index (in) in the order in which layers were added; buffer (out) capacity bytes, NULL to ask for
- * the length; capacity (in) with the final NUL; length_out (out) bytes without it, may be NULL.
+ * Params: network (in); index (in) in the order in which layers were added; buffer (out) capacity bytes, NULL to ask
+ * for the length; capacity (in) with the final NUL; length_out (out) bytes without it, may be NULL.
  * Owns: nothing changes hands; memory that is passed in is read or copied before the call returns.
  * Result: OK; on failure no output is written and nothing has changed.
  * Status: OK, the errors of handles and arguments.
@@ -1565,8 +1566,8 @@ SinterStatus sinter_network_get_layer_name(const struct SinterNetwork *network,
 /**
  * Operator of a layer, by the library's own name, for example "Conv".
  *
- * Params: network (in); index (in); buffer (out) capacity bytes, NULL to ask for the length; capacity (in) with the final
- * NUL; length_out (out) bytes without it, may be NULL.
+ * Params: network (in); index (in); buffer (out) capacity bytes, NULL to ask for the length; capacity (in) with the
+ * final NUL; length_out (out) bytes without it, may be NULL.
  * Owns: nothing changes hands; memory that is passed in is read or copied before the call returns.
  * Result: OK; on failure no output is written and nothing has changed.
  * Status: OK, the errors of handles and arguments.
@@ -1637,9 +1638,9 @@ SinterStatus sinter_network_add_deconvolution(struct SinterNetwork *network,
 /**
  * Adds a pooling (MaxPool, AveragePool) over windows of [n, c, spatial...].
  *
- * Params: network (in/out); name (in) of the layer and its output, may be NULL; kind (in); input (in); size (in) of the
- * window, n_size elements, one for each spatial dimension; n_size (in); window (in) or NULL for the defaults; tensor_out
- * (out).
+ * Params: network (in/out); name (in) of the layer and its output, may be NULL; kind (in); input (in); size (in) of
+ * the window, n_size elements, one for each spatial dimension; n_size (in); window (in) or NULL for the defaults;
+ * tensor_out (out).
  * Owns: nothing changes hands; memory that is passed in is read or copied before the call returns.
  * Result: OK; on failure no output is written and nothing has changed.
  * Status: OK, the errors of handles and arguments; UNSUPPORTED for what no device can do.
@@ -1659,7 +1660,8 @@ SinterStatus sinter_network_add_pooling(struct SinterNetwork *network,
 /**
  * Adds a pooling over all spatial elements (GlobalMaxPool, GlobalAveragePool): [n, c, spatial...] to [n, c, 1...].
  *
- * Params: network (in/out); name (in) of the layer and its output, may be NULL; kind (in); input (in); tensor_out (out).
+ * Params: network (in/out); name (in) of the layer and its output, may be NULL; kind (in); input (in); tensor_out
+ * (out).
  * Owns: nothing changes hands; memory that is passed in is read or copied before the call returns.
  * Result: OK; on failure no output is written and nothing has changed.
  * Status: OK, the errors of handles and arguments.
@@ -1676,8 +1678,8 @@ SinterStatus sinter_network_add_global_pooling(struct SinterNetwork *network,
 /**
  * Adds a matrix product (MatMul) of the last two dimensions; the others are broadcast.
  *
- * Params: network (in/out); name (in) of the layer and its output, may be NULL; a, b (in); transpose_a, transpose_b (in) 1
- * to exchange the last two dimensions first, else 0; tensor_out (out).
+ * Params: network (in/out); name (in) of the layer and its output, may be NULL; a, b (in); transpose_a, transpose_b
+ * (in) 1 to exchange the last two dimensions first, else 0; tensor_out (out).
  * Owns: nothing changes hands; memory that is passed in is read or copied before the call returns.
  * Result: OK; on failure no output is written and nothing has changed.
  * Status: OK, the errors of handles and arguments.
@@ -1715,8 +1717,8 @@ SinterStatus sinter_network_add_fully_connected(struct SinterNetwork *network,
 /**
  * Adds an activation function.
  *
- * Params: network (in/out); name (in) of the layer and its output, may be NULL; kind (in); input (in); alpha, beta (in)
- * taken as they are by kinds that use them; tensor_out (out).
+ * Params: network (in/out); name (in) of the layer and its output, may be NULL; kind (in); input (in); alpha, beta
+ * (in) taken as they are by kinds that use them; tensor_out (out).
  * Owns: nothing changes hands; memory that is passed in is read or copied before the call returns.
  * Result: OK; on failure no output is written and nothing has changed.
  * Status: OK, the errors of handles and arguments.
@@ -1735,8 +1737,8 @@ SinterStatus sinter_network_add_activation(struct SinterNetwork *network,
 /**
  * Adds a function of two tensors, element by element.
  *
- * Params: network (in/out); name (in) of the layer and its output, may be NULL; kind (in); a, b (in) of one element type and
- * of shapes that broadcast; tensor_out (out).
+ * Params: network (in/out); name (in) of the layer and its output, may be NULL; kind (in); a, b (in) of one element
+ * type and of shapes that broadcast; tensor_out (out).
  * Owns: nothing changes hands; memory that is passed in is read or copied before the call returns.
  * Result: OK; on failure no output is written and nothing has changed.
  * Status: OK, the errors of handles and arguments; UNSUPPORTED for an element type that the function does not take.
@@ -1754,7 +1756,8 @@ SinterStatus sinter_network_add_binary(struct SinterNetwork *network,
 /**
  * Adds a function of one tensor, element by element.
  *
- * Params: network (in/out); name (in) of the layer and its output, may be NULL; kind (in); input (in); tensor_out (out).
+ * Params: network (in/out); name (in) of the layer and its output, may be NULL; kind (in); input (in); tensor_out
+ * (out).
  * Owns: nothing changes hands; memory that is passed in is read or copied before the call returns.
  * Result: OK; on failure no output is written and nothing has changed.
  * Status: OK, the errors of handles and arguments; UNSUPPORTED for an element type that the function does not take.
@@ -1771,9 +1774,9 @@ SinterStatus sinter_network_add_unary(struct SinterNetwork *network,
 /**
  * Adds a scale and shift for each channel: output = input * scale[c] + shift[c], where c is the index along an axis.
  *
- * Params: network (in/out); name (in) of the layer and its output, may be NULL; input (in); scale, shift (in) of rank 1 with
- * as many elements as the axis, or of 1 element; either may be SINTER_NO_TENSOR; axis (in) from the end when negative;
- * tensor_out (out).
+ * Params: network (in/out); name (in) of the layer and its output, may be NULL; input (in); scale, shift (in) of
+ * rank 1 with as many elements as the axis, or of 1 element; either may be SINTER_NO_TENSOR; axis (in) from the end
+ * when negative; tensor_out (out).
  * Owns: nothing changes hands; memory that is passed in is read or copied before the call returns.
  * Result: OK; on failure no output is written and nothing has changed.
  * Status: OK, the errors of handles and arguments.
@@ -1792,9 +1795,9 @@ SinterStatus sinter_network_add_scale(struct SinterNetwork *network,
 /**
  * Adds a reduction over axes (ReduceSum and its kin).
  *
- * Params: network (in/out); name (in) of the layer and its output, may be NULL; kind (in); input (in); axes (in) n_axes
- * elements, from the end when negative; n_axes (in) 0 for all axes; keep_dims (in) 1 to keep the axes with size 1, else 0;
- * tensor_out (out).
+ * Params: network (in/out); name (in) of the layer and its output, may be NULL; kind (in); input (in); axes (in)
+ * n_axes elements, from the end when negative; n_axes (in) 0 for all axes; keep_dims (in) 1 to keep the axes with
+ * size 1, else 0; tensor_out (out).
  * Owns: nothing changes hands; memory that is passed in is read or copied before the call returns.
  * Result: OK; on failure no output is written and nothing has changed.
  * Status: OK, the errors of handles and arguments; UNSUPPORTED for an element type that the reduction does not take.
@@ -1814,8 +1817,8 @@ SinterStatus sinter_network_add_reduce(struct SinterNetwork *network,
 /**
  * Adds a softmax along an axis.
  *
- * Params: network (in/out); name (in) of the layer and its output, may be NULL; input (in) floating point; axis (in) from the
- * end when negative; tensor_out (out).
+ * Params: network (in/out); name (in) of the layer and its output, may be NULL; input (in) floating point; axis (in)
+ * from the end when negative; tensor_out (out).
  * Owns: nothing changes hands; memory that is passed in is read or copied before the call returns.
  * Result: OK; on failure no output is written and nothing has changed.
  * Status: OK, the errors of handles and arguments.
@@ -1832,9 +1835,10 @@ SinterStatus sinter_network_add_softmax(struct SinterNetwork *network,
 /**
  * Adds a transposition, a new shape, or both in this order (Transpose, Reshape).
  *
- * Params: network (in/out); name (in) of the layer and its output, may be NULL; input (in); permutation (in) n_permutation
- * elements: axis i of the result is the input's axis permutation[i]; NULL for none; n_permutation (in); shape (in) n_shape
- * elements: 0 keeps the size at its place, one -1 takes what is left; NULL for none; n_shape (in); tensor_out (out).
+ * Params: network (in/out); name (in) of the layer and its output, may be NULL; input (in); permutation (in)
+ * n_permutation elements: axis i of the result is the input's axis permutation[i]; NULL for none; n_permutation
+ * (in); shape (in) n_shape elements: 0 keeps the size at its place, one -1 takes what is left; NULL for none;
+ * n_shape (in); tensor_out (out).
  * Owns: nothing changes hands; memory that is passed in is read or copied before the call returns.
  * Result: OK; on failure no output is written and nothing has changed.
  * Status: OK, the errors of handles and arguments.
@@ -1854,8 +1858,9 @@ SinterStatus sinter_network_add_shuffle(struct SinterNetwork *network,
 /**
  * Adds a concatenation along an axis (Concat).
  *
- * Params: network (in/out); name (in) of the layer and its output, may be NULL; inputs (in) n_inputs tensors of one element
- * type, equal but along the axis; n_inputs (in) at least 1; axis (in) from the end when negative; tensor_out (out).
+ * Params: network (in/out); name (in) of the layer and its output, may be NULL; inputs (in) n_inputs tensors of one
+ * element type, equal but along the axis; n_inputs (in) at least 1; axis (in) from the end when negative; tensor_out
+ * (out).
  * Owns: nothing changes hands; memory that is passed in is read or copied before the call returns.
  * Result: OK; on failure no output is written and nothing has changed.
  * Status: OK, the errors of handles and arguments.
@@ -1873,9 +1878,9 @@ SinterStatus sinter_network_add_concat(struct SinterNetwork *network,
 /**
  * Adds a slice (Slice): elements start, start + step, ... before end along each of the first n axes.
  *
- * Params: network (in/out); name (in) of the layer and its output, may be NULL; input (in); start, end, step (in) n elements
- * each; from the end when start or end is negative; out of range is cut; step NULL is 1 everywhere, negative goes backwards;
- * n (in) at most the rank; tensor_out (out).
+ * Params: network (in/out); name (in) of the layer and its output, may be NULL; input (in); start, end, step (in) n
+ * elements each; from the end when start or end is negative; out of range is cut; step NULL is 1 everywhere,
+ * negative goes backwards; n (in) at most the rank; tensor_out (out).
  * Owns: nothing changes hands; memory that is passed in is read or copied before the call returns.
  * Result: OK; on failure no output is written and nothing has changed.
  * Status: OK, the errors of handles and arguments.
@@ -1895,8 +1900,8 @@ SinterStatus sinter_network_add_slice(struct SinterNetwork *network,
 /**
  * Adds a gather along an axis (Gather): the slices of data that the indices name.
  *
- * Params: network (in/out); name (in) of the layer and its output, may be NULL; data (in); indices (in) int32 or int64, from
- * the end when negative; axis (in) of data, from the end when negative; tensor_out (out).
+ * Params: network (in/out); name (in) of the layer and its output, may be NULL; data (in); indices (in) int32 or
+ * int64, from the end when negative; axis (in) of data, from the end when negative; tensor_out (out).
  * Owns: nothing changes hands; memory that is passed in is read or copied before the call returns.
  * Result: OK; on failure no output is written and nothing has changed.
  * Status: OK, the errors of handles and arguments.
@@ -1914,8 +1919,9 @@ SinterStatus sinter_network_add_gather(struct SinterNetwork *network,
 /**
  * Adds a resize (Resize), to sizes or by scales.
  *
- * Params: network (in/out); name (in) of the layer and its output, may be NULL; kind (in); input (in); sizes (in) n elements
- * or NULL; scales (in) n elements or NULL: exactly one of the two is given; n (in) rank of the input; tensor_out (out).
+ * Params: network (in/out); name (in) of the layer and its output, may be NULL; kind (in); input (in); sizes (in) n
+ * elements or NULL; scales (in) n elements or NULL: exactly one of the two is given; n (in) rank of the input;
+ * tensor_out (out).
  * Owns: nothing changes hands; memory that is passed in is read or copied before the call returns.
  * Result: OK; on failure no output is written and nothing has changed.
  * Status: OK, the errors of handles and arguments; UNSUPPORTED for what no device can do.
@@ -1935,8 +1941,9 @@ SinterStatus sinter_network_add_resize(struct SinterNetwork *network,
 /**
  * Adds padding around a tensor (Pad).
  *
- * Params: network (in/out); name (in) of the layer and its output, may be NULL; kind (in); input (in); before, after (in) n
- * elements each, negative ones crop; n (in) rank of the input; value (in) that CONSTANT fills with; tensor_out (out).
+ * Params: network (in/out); name (in) of the layer and its output, may be NULL; kind (in); input (in); before, after
+ * (in) n elements each, negative ones crop; n (in) rank of the input; value (in) that CONSTANT fills with;
+ * tensor_out (out).
  * Owns: nothing changes hands; memory that is passed in is read or copied before the call returns.
  * Result: OK; on failure no output is written and nothing has changed.
  * Status: OK, the errors of handles and arguments.
@@ -1957,8 +1964,8 @@ SinterStatus sinter_network_add_padding(struct SinterNetwork *network,
 /**
  * Adds a layer that passes its input on under another name (Identity).
  *
- * Params: network (in/out); name (in) of the layer and its output, may be NULL; input (in); tensor_out (out) may be the
- * input's own id.
+ * Params: network (in/out); name (in) of the layer and its output, may be NULL; input (in); tensor_out (out) may be
+ * the input's own id.
  * Owns: nothing changes hands; memory that is passed in is read or copied before the call returns.
  * Result: OK; on failure no output is written and nothing has changed.
  * Status: OK, the errors of handles and arguments.
@@ -1992,8 +1999,8 @@ SinterStatus sinter_network_add_cast(struct SinterNetwork *network,
 /**
  * Adds a choice between two tensors, element by element (Where).
  *
- * Params: network (in/out); name (in) of the layer and its output, may be NULL; condition (in) bool; then_value, else_value
- * (in) of one element type; all three broadcast; tensor_out (out).
+ * Params: network (in/out); name (in) of the layer and its output, may be NULL; condition (in) bool; then_value,
+ * else_value (in) of one element type; all three broadcast; tensor_out (out).
  * Owns: nothing changes hands; memory that is passed in is read or copied before the call returns.
  * Result: OK; on failure no output is written and nothing has changed.
  * Status: OK, the errors of handles and arguments.
@@ -2011,10 +2018,10 @@ SinterStatus sinter_network_add_select(struct SinterNetwork *network,
 /**
  * Adds any operator of ONNX that the library knows, with the meaning of opset 25.
  *
- * Params: network (in/out); name (in) of the layer and its first output, may be NULL; op_type (in) for example "Conv", with
- * a domain in front when it is not the standard one ("com.microsoft.FusedMatMul"); inputs (in) n_inputs tensors,
- * SINTER_NO_TENSOR for one that is left out; n_inputs (in); attributes (in) or NULL for none; outputs_out (out) n_outputs
- * tensors; n_outputs (in) how many are wanted.
+ * Params: network (in/out); name (in) of the layer and its first output, may be NULL; op_type (in) for example
+ * "Conv", with a domain in front when it is not the standard one ("com.microsoft.FusedMatMul"); inputs (in) n_inputs
+ * tensors, SINTER_NO_TENSOR for one that is left out; n_inputs (in); attributes (in) or NULL for none; outputs_out
+ * (out) n_outputs tensors; n_outputs (in) how many are wanted.
  * Owns: nothing changes hands; attributes are copied.
  * Result: OK; on failure no output is written and nothing has changed.
  * Status: OK, the errors of handles and arguments; UNSUPPORTED for an operator, attribute or type that is not known.
@@ -2035,26 +2042,25 @@ SinterStatus sinter_network_add_node(struct SinterNetwork *network,
  * Reads an ONNX model from a file; weights in files beside it are found there.
  *
  * Params: path (in) UTF-8; network_out (out).
- * Owns: on success the caller owns the network; it may map the files, which must not be changed in place while it lives.
- * Result: OK and the handle; on failure it is NULL, and the sentence lists every node that cannot be imported, with name,
- * operator, opset and reason, one a line.
+ * Owns: on success the caller owns the network; it may map the files, which must not be changed in place while it
+ * lives.
+ * Result: OK and the handle; on failure it is NULL, and the sentence lists every node that cannot be imported, with
+ * name, operator, opset and reason, one a line.
  * Status: OK, the errors of handles and arguments; NOT_FOUND or IO for the file; PARSE or CORRUPT_DATA for its
  * bytes; UNSUPPORTED for nodes.
  * Thread: any, also several at once on one handle.
  * Stream: puts nothing on a stream; all is done when it returns.
  */
-SINTER_API
-SinterStatus sinter_network_create_from_onnx_file(const char *path,
-                                                  struct SinterNetwork **network_out);
+SINTER_API SinterStatus sinter_network_create_from_onnx_file(const char *path, struct SinterNetwork **network_out);
 
 /**
  * Reads an ONNX model from memory.
  *
- * Params: data (in) the bytes of the file; size (in) their number; folder (in) where weights in files of their own lie, may
- * be NULL when there are none; network_out (out).
+ * Params: data (in) the bytes of the file; size (in) their number; folder (in) where weights in files of their own
+ * lie, may be NULL when there are none; network_out (out).
  * Owns: on success the caller owns the network; the bytes are copied.
- * Result: OK and the handle; on failure it is NULL, and the sentence lists every node that cannot be imported, with name,
- * operator, opset and reason, one a line.
+ * Result: OK and the handle; on failure it is NULL, and the sentence lists every node that cannot be imported, with
+ * name, operator, opset and reason, one a line.
  * Status: OK, the errors of handles and arguments; PARSE or CORRUPT_DATA for the bytes; UNSUPPORTED for nodes.
  * Thread: any, also several at once on one handle.
  * Stream: puts nothing on a stream; all is done when it returns.
@@ -2137,8 +2143,8 @@ SinterStatus sinter_builder_config_get_flag(const struct SinterBuilderConfig *co
                                             int32_t *on_out);
 
 /**
- * Adds an optimization profile; the first gets index 0. Without one, inputs of dynamic shape accept any shape and kernels
- * are chosen for size 1.
+ * Adds an optimization profile; the first gets index 0. Without one, inputs of dynamic shape accept any shape and
+ * kernels are chosen for size 1.
  *
  * Params: config (in/out); profile (in); index_out (out) may be NULL.
  * Owns: nothing changes hands; the profile is copied as it is now.
@@ -2208,7 +2214,8 @@ SINTER_API SinterStatus sinter_builder_destroy(struct SinterBuilder *builder);
 /**
  * Builds a network into the bytes of an engine, which are an engine file too.
  *
- * Params: builder (in/out); network (in) with at least one output; config (in) or NULL for the defaults; engine_out (out).
+ * Params: builder (in/out); network (in) with at least one output; config (in) or NULL for the defaults; engine_out
+ * (out).
  * Owns: on success the caller owns the new handle and destroys it; it keeps alive what it was made from.
  * Result: OK and the handle; on failure the handle output is NULL.
  * Status: OK, the errors of handles and arguments; INVALID_CONFIG when profiles do not fit the network; UNSUPPORTED
@@ -2226,7 +2233,8 @@ SinterStatus sinter_builder_build(struct SinterBuilder *builder,
 /**
  * Builds a network into an engine that is ready to run on the builder's device.
  *
- * Params: builder (in/out); network (in) with at least one output; config (in) or NULL for the defaults; engine_out (out).
+ * Params: builder (in/out); network (in) with at least one output; config (in) or NULL for the defaults; engine_out
+ * (out).
  * Owns: on success the caller owns the new handle and destroys it; it keeps alive what it was made from.
  * Result: OK and the handle; on failure the handle output is NULL.
  * Status: OK, the errors of handles and arguments; as for sinter_builder_build.
@@ -2264,8 +2272,8 @@ SINTER_API SinterStatus sinter_runtime_create(const struct SinterDevice *device,
 SINTER_API SinterStatus sinter_runtime_destroy(struct SinterRuntime *runtime);
 
 /**
- * Loads an engine from memory. The bytes may come from anywhere: what is not an engine, damaged, cut short or of a newer
- * format is refused with a sentence that says which.
+ * Loads an engine from memory. The bytes may come from anywhere: what is not an engine, damaged, cut short or of a
+ * newer format is refused with a sentence that says which.
  *
  * Params: runtime (in); data (in) the bytes; size (in) their number; policy (in); engine_out (out).
  * Owns: on success the caller owns the engine; the bytes are copied.
@@ -2286,7 +2294,8 @@ SinterStatus sinter_runtime_deserialize_engine(const struct SinterRuntime *runti
  * Loads an engine from a file, which is mapped: weights go to the device without a second copy.
  *
  * Params: runtime (in); path (in) UTF-8; policy (in); engine_out (out).
- * Owns: on success the caller owns the engine; the file must not be changed in place while it lives (replacing is fine).
+ * Owns: on success the caller owns the engine; the file must not be changed in place while it lives (replacing is
+ * fine).
  * Result: OK and the handle; on failure the handle output is NULL.
  * Status: OK, the errors of handles and arguments; NOT_FOUND or IO for the file; PARSE, CORRUPT_DATA or
  * VERSION_MISMATCH for its bytes; OUT_OF_MEMORY or CUDA on the device.
@@ -2383,8 +2392,8 @@ SinterStatus sinter_engine_get_tensor_dtype(const struct SinterEngine *engine,
 /**
  * Declared shape of a tensor.
  *
- * Params: engine (in); tensor (in) name; dims_out (out) capacity elements, -1 where the size is known at run time only, NULL
- * to ask for the rank; capacity (in); n_dims_out (out) rank, may be NULL.
+ * Params: engine (in); tensor (in) name; dims_out (out) capacity elements, -1 where the size is known at run time
+ * only, NULL to ask for the rank; capacity (in); n_dims_out (out) rank, may be NULL.
  * Owns: nothing changes hands; memory that is passed in is read or copied before the call returns.
  * Result: OK; on failure no output is written and nothing has changed.
  * Status: OK, the errors of handles and arguments; NOT_FOUND for a name that is none.
@@ -2399,10 +2408,11 @@ SinterStatus sinter_engine_get_tensor_shape(const struct SinterEngine *engine,
                                             size_t *n_dims_out);
 
 /**
- * Declared shape of a tensor as text, with the names of sizes and what outputs make of them, for example "[batch,1,2*n+1]".
+ * Declared shape of a tensor as text, with the names of sizes and what outputs make of them, for example
+ * "[batch,1,2*n+1]".
  *
- * Params: engine (in); tensor (in) name; buffer (out) capacity bytes, NULL to ask for the length; capacity (in) with the
- * final NUL; length_out (out) bytes without it, may be NULL.
+ * Params: engine (in); tensor (in) name; buffer (out) capacity bytes, NULL to ask for the length; capacity (in) with
+ * the final NUL; length_out (out) bytes without it, may be NULL.
  * Owns: nothing changes hands; memory that is passed in is read or copied before the call returns.
  * Result: OK; on failure no output is written and nothing has changed.
  * Status: OK, the errors of handles and arguments; NOT_FOUND for a name that is none.
@@ -2446,8 +2456,9 @@ SINTER_API SinterStatus sinter_engine_get_profile_count(const struct SinterEngin
 /**
  * Range of an input's shape in a profile.
  *
- * Params: engine (in); profile (in) index; input (in) name; min_out, opt_out, max_out (out) capacity elements each, all NULL
- * to ask for the rank; INT64_MAX stands for no upper bound; capacity (in); n_dims_out (out) rank, may be NULL.
+ * Params: engine (in); profile (in) index; input (in) name; min_out, opt_out, max_out (out) capacity elements each,
+ * all NULL to ask for the rank; INT64_MAX stands for no upper bound; capacity (in); n_dims_out (out) rank, may be
+ * NULL.
  * Owns: nothing changes hands; memory that is passed in is read or copied before the call returns.
  * Result: OK; on failure no output is written and nothing has changed.
  * Status: OK, the errors of handles and arguments; NOT_FOUND for a name that is none.
@@ -2579,11 +2590,11 @@ SinterStatus sinter_context_set_input_shape(struct SinterContext *context,
                                             size_t n_dims);
 
 /**
- * Current shape of an input or output. For an output the shapes of all inputs must be set, and inputs with the location
- * HOST bound.
+ * Current shape of an input or output. For an output the shapes of all inputs must be set, and inputs with the
+ * location HOST bound.
  *
- * Params: context (in/out); tensor (in) name; dims_out (out) capacity elements, NULL to ask for the rank; capacity (in);
- * n_dims_out (out) rank, may be NULL.
+ * Params: context (in/out); tensor (in) name; dims_out (out) capacity elements, NULL to ask for the rank; capacity
+ * (in); n_dims_out (out) rank, may be NULL.
  * Owns: nothing changes hands; memory that is passed in is read or copied before the call returns.
  * Result: OK; on failure no output is written and nothing has changed.
  * Status: OK, the errors of handles and arguments; NOT_FOUND for a name that is none; INVALID_STATE when a shape is
@@ -2632,8 +2643,9 @@ SinterStatus sinter_context_get_tensor_dtype(struct SinterContext *context,
 /**
  * Binds memory to an input or output, for all later executions.
  *
- * Params: context (in/out); tensor (in) name; address (in) of the device's memory (host memory on the CPU, and best for
- * inputs of location HOST), aligned for the element type, with room for the tensor; NULL only for one without elements.
+ * Params: context (in/out); tensor (in) name; address (in) of the device's memory (host memory on the CPU, and best
+ * for inputs of location HOST), aligned for the element type, with room for the tensor; NULL only for one without
+ * elements.
  * Owns: the memory stays the caller's and must be valid until executions that use it are done.
  * Result: OK; on failure the former binding stays.
  * Status: OK, the errors of handles and arguments; NOT_FOUND for a name that is none.
@@ -2660,9 +2672,10 @@ SinterStatus sinter_context_get_address(struct SinterContext *context,
 /**
  * Puts one execution on a stream and returns at once.
  *
- * Params: context (in/out) with shapes set and memory bound; stream (in) the application's own, of the engine's device;
- * NULL is the default stream, on which the CPU computes before it returns; input_consumed_event (in) NULL, or the
- * application's own event, which is recorded when every read of the inputs is done: they may be refilled then.
+ * Params: context (in/out) with shapes set and memory bound; stream (in) the application's own, of the engine's
+ * device; NULL is the default stream, on which the CPU computes before it returns; input_consumed_event (in) NULL,
+ * or the application's own event, which is recorded when every read of the inputs is done: they may be refilled
+ * then.
  * Owns: nothing changes hands; bound memory, stream and event are in use until the stream has passed the execution.
  * Result: OK when the execution is on the stream; errors of running it come at the next synchronization or call.
  * Status: OK, the errors of handles and arguments; INVALID_STATE when a shape is not set or a tensor not bound; CUDA

@@ -20,7 +20,11 @@ impl Handle for SinterAttributes {
 }
 
 /// Sets one attribute of the handle, in place of one with the same name.
-fn set(attributes: *mut SinterAttributes, name: *const c_char, value: crate::base::Result<AttrValue>) -> crate::base::Result<()> {
+fn set(
+    attributes: *mut SinterAttributes,
+    name: *const c_char,
+    value: crate::base::Result<AttrValue>,
+) -> crate::base::Result<()> {
     let mut a = handle::exclusive(attributes, "attributes")?;
     let name = handle::text(name, "name")?;
     ensure!(!name.is_empty(), InvalidArgument, "an attribute needs a name");

@@ -61,8 +61,8 @@ impl SinterBuilderFlag {
 
 type ProgressFn = unsafe extern "C" fn(userdata: *mut c_void, stage: *const c_char, done: f32) -> i32;
 
-/// Hears how a build goes on: the stage's name (valid during the call) and how much is done, 0 to 1. Returns 1 to go on and
-/// 0 to cancel. It is called on the thread that builds and must not use the builder or the config.
+/// Hears how a build goes on: the stage's name (valid during the call) and how much is done, 0 to 1. Returns 1 to go
+/// on and 0 to cancel. It is called on the thread that builds and must not use the builder or the config.
 pub type SinterProgressCallback =
     Option<unsafe extern "C" fn(userdata: *mut c_void, stage: *const c_char, done: f32) -> i32>;
 
@@ -148,8 +148,8 @@ fn flag_of(c: &mut Config, flag: SinterBuilderFlag) -> Result<&mut bool> {
     }
 }
 
-/// Adds an optimization profile; the first gets index 0. Without one, inputs of dynamic shape accept any shape and kernels
-/// are chosen for size 1.
+/// Adds an optimization profile; the first gets index 0. Without one, inputs of dynamic shape accept any shape and
+/// kernels are chosen for size 1.
 ///
 /// Params: config (in/out); profile (in); index_out (out) may be NULL.
 /// Owns: nothing changes hands; the profile is copied as it is now.
@@ -255,7 +255,8 @@ pub unsafe extern "C" fn sinter_builder_destroy(builder: *mut SinterBuilder) -> 
 
 /// Builds a network into the bytes of an engine, which are an engine file too.
 ///
-/// Params: builder (in/out); network (in) with at least one output; config (in) or NULL for the defaults; engine_out (out).
+/// Params: builder (in/out); network (in) with at least one output; config (in) or NULL for the defaults; engine_out
+/// (out).
 /// Owns: on success the caller owns the new handle and destroys it; it keeps alive what it was made from.
 /// Result: OK and the handle; on failure the handle output is NULL.
 /// Status: OK, the errors of handles and arguments; INVALID_CONFIG when profiles do not fit the network; UNSUPPORTED
@@ -280,7 +281,8 @@ pub unsafe extern "C" fn sinter_builder_build(
 
 /// Builds a network into an engine that is ready to run on the builder's device.
 ///
-/// Params: builder (in/out); network (in) with at least one output; config (in) or NULL for the defaults; engine_out (out).
+/// Params: builder (in/out); network (in) with at least one output; config (in) or NULL for the defaults; engine_out
+/// (out).
 /// Owns: on success the caller owns the new handle and destroys it; it keeps alive what it was made from.
 /// Result: OK and the handle; on failure the handle output is NULL.
 /// Status: OK, the errors of handles and arguments; as for sinter_builder_build.

@@ -111,11 +111,11 @@ pub unsafe extern "C" fn sinter_context_set_input_shape(
     })
 }
 
-/// Current shape of an input or output. For an output the shapes of all inputs must be set, and inputs with the location
-/// HOST bound.
+/// Current shape of an input or output. For an output the shapes of all inputs must be set, and inputs with the
+/// location HOST bound.
 ///
-/// Params: context (in/out); tensor (in) name; dims_out (out) capacity elements, NULL to ask for the rank; capacity (in);
-/// n_dims_out (out) rank, may be NULL.
+/// Params: context (in/out); tensor (in) name; dims_out (out) capacity elements, NULL to ask for the rank; capacity
+/// (in); n_dims_out (out) rank, may be NULL.
 /// Owns: nothing changes hands; memory that is passed in is read or copied before the call returns.
 /// Result: OK; on failure no output is written and nothing has changed.
 /// Status: OK, the errors of handles and arguments; NOT_FOUND for a name that is none; INVALID_STATE when a shape is
@@ -186,8 +186,9 @@ pub unsafe extern "C" fn sinter_context_get_tensor_dtype(
 
 /// Binds memory to an input or output, for all later executions.
 ///
-/// Params: context (in/out); tensor (in) name; address (in) of the device's memory (host memory on the CPU, and best for
-/// inputs of location HOST), aligned for the element type, with room for the tensor; NULL only for one without elements.
+/// Params: context (in/out); tensor (in) name; address (in) of the device's memory (host memory on the CPU, and best
+/// for inputs of location HOST), aligned for the element type, with room for the tensor; NULL only for one without
+/// elements.
 /// Owns: the memory stays the caller's and must be valid until executions that use it are done.
 /// Result: OK; on failure the former binding stays.
 /// Status: OK, the errors of handles and arguments; NOT_FOUND for a name that is none.
@@ -229,9 +230,10 @@ pub unsafe extern "C" fn sinter_context_get_address(
 
 /// Puts one execution on a stream and returns at once.
 ///
-/// Params: context (in/out) with shapes set and memory bound; stream (in) the application's own, of the engine's device;
-/// NULL is the default stream, on which the CPU computes before it returns; input_consumed_event (in) NULL, or the
-/// application's own event, which is recorded when every read of the inputs is done: they may be refilled then.
+/// Params: context (in/out) with shapes set and memory bound; stream (in) the application's own, of the engine's
+/// device; NULL is the default stream, on which the CPU computes before it returns; input_consumed_event (in) NULL,
+/// or the application's own event, which is recorded when every read of the inputs is done: they may be refilled
+/// then.
 /// Owns: nothing changes hands; bound memory, stream and event are in use until the stream has passed the execution.
 /// Result: OK when the execution is on the stream; errors of running it come at the next synchronization or call.
 /// Status: OK, the errors of handles and arguments; INVALID_STATE when a shape is not set or a tensor not bound; CUDA
@@ -291,7 +293,10 @@ pub unsafe extern "C" fn sinter_context_set_layer_time_callback(
 /// Thread: any, one at a time on the receiver.
 /// Stream: puts nothing on a stream; all is done when it returns.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sinter_context_get_scratch_bytes(context: *mut SinterContext, bytes_out: *mut usize) -> SinterStatus {
+pub unsafe extern "C" fn sinter_context_get_scratch_bytes(
+    context: *mut SinterContext,
+    bytes_out: *mut usize,
+) -> SinterStatus {
     guard("sinter_context_get_scratch_bytes", || {
         let out = handle::out(bytes_out, "bytes_out")?;
         out.set(handle::exclusive(context, "context")?.scratch_bytes());

@@ -1,32 +1,27 @@
-//! Devices and the small helpers that let an application do without a CUDA binding: streams, events, buffers, copies.
+//! Devices: which there are, their properties, and opening one.
 
 use super::guard::guard;
 use super::handle::{self, Handle, Versioned};
 use super::status::SinterStatus;
-use crate::base::Result;
+use crate::device::cpu::CpuDevice;
 use crate::device::cuda::CudaDevice;
-use crate::device::{Buffer, CopyKind, Device, DeviceKind, DeviceProps, DeviceRef, RawStream, cpu::CpuDevice};
-use crate::{ensure, err};
+use crate::device::{Device, DeviceKind, DeviceProps, DeviceRef, RawStream};
+use crate::err;
 use parking_lot::Mutex;
-use std::ffi::{c_char, c_void};
+use std::ffi::c_char;
 
 /// An open device: the CPU or one GPU. Handles of the same device share it.
 pub struct SinterDevice {
     _opaque: (),
 }
 
-/// Memory of a device that is freed with the handle.
-pub struct SinterBuffer {
-    _opaque: (),
-}
-
 pub(super) struct OpenDevice {
     pub device: DeviceRef,
     /// Stream of the copies that wait; made at the first of them.
-    copies: Mutex<CopyStream>,
+    pub copies: Mutex<CopyStream>,
 }
 
-struct CopyStream(RawStream);
+pub(super) struct CopyStream(pub RawStream);
 // SAFETY: a handle that any thread may use; the lock lets one at a time.
 unsafe impl Send for CopyStream {}
 
@@ -45,11 +40,6 @@ impl Handle for SinterDevice {
     type Content = OpenDevice;
 }
 
-impl Handle for SinterBuffer {
-    const MAGIC: &'static [u8; 8] = b"SntrBuff";
-    type Content = Buffer;
-}
-
 /// What kind of machine a device is.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,26 +50,6 @@ impl SinterDeviceKind {
     pub const CPU: Self = Self(0);
     /// An NVIDIA GPU.
     pub const CUDA: Self = Self(1);
-}
-
-/// Which way a copy goes.
-#[repr(transparent)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SinterCopyKind(pub i32);
-
-impl SinterCopyKind {
-    pub const HOST_TO_DEVICE: Self = Self(0);
-    pub const DEVICE_TO_HOST: Self = Self(1);
-    pub const DEVICE_TO_DEVICE: Self = Self(2);
-
-    fn rust(self) -> Result<CopyKind> {
-        match self {
-            Self::HOST_TO_DEVICE => Ok(CopyKind::HostToDevice),
-            Self::DEVICE_TO_HOST => Ok(CopyKind::DeviceToHost),
-            Self::DEVICE_TO_DEVICE => Ok(CopyKind::DeviceToDevice),
-            Self(k) => Err(err!(InvalidArgument, "copy kind {k} is none of 0 to 2")),
-        }
-    }
 }
 
 /// Properties of a device. Set struct_size to sizeof(SinterDeviceProperties) before asking for them.
@@ -182,8 +152,8 @@ pub unsafe extern "C" fn sinter_device_get_properties_at(
 
 /// Opens a device.
 ///
-/// Params: name (in) "cpu", "cuda" (number 0) or "cuda:N"; NULL or "" opens CUDA device 0 if there is one, otherwise the
-/// CPU. device_out (out).
+/// Params: name (in) "cpu", "cuda" (number 0) or "cuda:N"; NULL or "" opens CUDA device 0 if there is one, otherwise
+/// the CPU. device_out (out).
 /// Owns: on success the caller owns the handle; objects made from it keep the device open.
 /// Result: OK and the handle; on failure the handle output is NULL.
 /// Status: OK; INVALID_ARGUMENT for another name; NOT_FOUND, UNSUPPORTED or CUDA when the GPU cannot be used.
@@ -263,377 +233,4 @@ pub unsafe extern "C" fn sinter_device_query_memory(
         }
         Ok(())
     })
-}
-
-/// Makes a stream: a queue of work that runs in order. On CUDA it is a CUstream (cudaStream_t), and an application's own
-/// is as good; on the CPU it is a queue with a thread.
-///
-/// Params: device (in); stream_out (out).
-/// Owns: the caller owns the stream and ends it with sinter_stream_destroy, before the device's last handle.
-/// Result: OK and the stream; on failure *stream_out is NULL.
-/// Status: OK, the errors of handles and arguments; CUDA or IO when there can be no more streams.
-/// Thread: any, also several at once on one handle.
-/// Stream: puts nothing on a stream; all is done when it returns.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sinter_stream_create(device: *const SinterDevice, stream_out: *mut *mut c_void) -> SinterStatus {
-    guard("sinter_stream_create", || {
-        let out = handle::out(stream_out, "stream_out")?;
-        out.set(std::ptr::null_mut());
-        out.set(handle::shared(device, "device")?.device.stream_create()?);
-        Ok(())
-    })
-}
-
-/// Destroys a stream of sinter_stream_create after the work on it is done.
-///
-/// Params: device (in) that it was made with; stream (in) or NULL, which does nothing.
-/// Owns: the stream is gone.
-/// Result: OK; on failure nothing has changed.
-/// Status: OK, the errors of handles and arguments; CUDA when the driver refuses.
-/// Thread: any, one at a time on the stream.
-/// Stream: waits for the stream on the CPU; on CUDA the driver ends it once it is empty.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sinter_stream_destroy(device: *const SinterDevice, stream: *mut c_void) -> SinterStatus {
-    guard("sinter_stream_destroy", || {
-        let d = handle::shared(device, "device")?;
-        if stream.is_null() {
-            return Ok(());
-        }
-        // SAFETY: the caller's stream, which it gives up.
-        unsafe { d.device.stream_destroy(stream) }
-    })
-}
-
-/// Waits until all work on a stream is done.
-///
-/// Params: device (in); stream (in) of that device; NULL is its default stream.
-/// Owns: nothing changes hands; memory that is passed in is read or copied before the call returns.
-/// Result: OK when the work is done; on failure the work is over or cannot go on.
-/// Status: OK, the errors of handles and arguments; CUDA or INTERNAL when work on the stream failed.
-/// Thread: any, also several at once on one handle.
-/// Stream: synchronous: returns when the stream is empty.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sinter_stream_synchronize(device: *const SinterDevice, stream: *mut c_void) -> SinterStatus {
-    guard("sinter_stream_synchronize", || {
-        let d = handle::shared(device, "device")?;
-        // SAFETY: the caller's stream.
-        unsafe { d.device.stream_synchronize(stream) }
-    })
-}
-
-/// Makes later work on a stream wait for an event's last record.
-///
-/// Params: device (in); stream (in), NULL is the default stream; event (in) not NULL.
-/// Owns: nothing changes hands; memory that is passed in is read or copied before the call returns.
-/// Result: OK; on failure nothing was put on the stream.
-/// Status: OK, the errors of handles and arguments; CUDA when the driver refuses.
-/// Thread: any, also several at once on one handle.
-/// Stream: returns at once; the wait is ordered on the stream.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sinter_stream_wait_event(
-    device: *const SinterDevice,
-    stream: *mut c_void,
-    event: *mut c_void,
-) -> SinterStatus {
-    guard("sinter_stream_wait_event", || {
-        let d = handle::shared(device, "device")?;
-        ensure!(!event.is_null(), InvalidArgument, "event is NULL");
-        // SAFETY: the caller's stream and event.
-        unsafe { d.device.stream_wait_event(stream, event) }
-    })
-}
-
-/// Makes an event: a mark on a stream that can be waited for and, with timing, timed. On CUDA it is a CUevent
-/// (cudaEvent_t), and an application's own is as good.
-///
-/// Params: device (in); timing (in) 0 or 1; event_out (out).
-/// Owns: the caller owns the event and ends it with sinter_event_destroy, before the device's last handle.
-/// Result: OK and the event; on failure *event_out is NULL.
-/// Status: OK, the errors of handles and arguments; CUDA when the driver refuses.
-/// Thread: any, also several at once on one handle.
-/// Stream: puts nothing on a stream; all is done when it returns.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sinter_event_create(
-    device: *const SinterDevice,
-    timing: i32,
-    event_out: *mut *mut c_void,
-) -> SinterStatus {
-    guard("sinter_event_create", || {
-        let out = handle::out(event_out, "event_out")?;
-        out.set(std::ptr::null_mut());
-        ensure!(timing == 0 || timing == 1, InvalidArgument, "timing is {timing}, expected 0 or 1");
-        out.set(handle::shared(device, "device")?.device.event_create(timing == 1)?);
-        Ok(())
-    })
-}
-
-/// Destroys an event of sinter_event_create.
-///
-/// Params: device (in) that it was made with; event (in) or NULL, which does nothing.
-/// Owns: the event is gone; work that waits for it goes on as before.
-/// Result: OK; on failure nothing has changed.
-/// Status: OK, the errors of handles and arguments; CUDA when the driver refuses.
-/// Thread: any, one at a time on the event.
-/// Stream: puts nothing on a stream; all is done when it returns.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sinter_event_destroy(device: *const SinterDevice, event: *mut c_void) -> SinterStatus {
-    guard("sinter_event_destroy", || {
-        let d = handle::shared(device, "device")?;
-        if event.is_null() {
-            return Ok(());
-        }
-        // SAFETY: the caller's event, which it gives up.
-        unsafe { d.device.event_destroy(event) }
-    })
-}
-
-/// Records an event behind the work that is on a stream now.
-///
-/// Params: device (in); event (in) not NULL; stream (in), NULL is the default stream.
-/// Owns: nothing changes hands; memory that is passed in is read or copied before the call returns.
-/// Result: OK; on failure the event keeps its last record.
-/// Status: OK, the errors of handles and arguments; CUDA when the driver refuses.
-/// Thread: any, also several at once on one handle.
-/// Stream: returns at once; the record is ordered on the stream.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sinter_event_record(
-    device: *const SinterDevice,
-    event: *mut c_void,
-    stream: *mut c_void,
-) -> SinterStatus {
-    guard("sinter_event_record", || {
-        let d = handle::shared(device, "device")?;
-        ensure!(!event.is_null(), InvalidArgument, "event is NULL");
-        // SAFETY: the caller's stream and event.
-        unsafe { d.device.event_record(event, stream) }
-    })
-}
-
-/// Waits for an event's last record; at once for one that was never recorded.
-///
-/// Params: device (in); event (in) not NULL.
-/// Owns: nothing changes hands; memory that is passed in is read or copied before the call returns.
-/// Result: OK when the record was reached.
-/// Status: OK, the errors of handles and arguments; CUDA when work before it failed.
-/// Thread: any, also several at once on one handle.
-/// Stream: synchronous for the work before the record.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sinter_event_synchronize(device: *const SinterDevice, event: *mut c_void) -> SinterStatus {
-    guard("sinter_event_synchronize", || {
-        let d = handle::shared(device, "device")?;
-        ensure!(!event.is_null(), InvalidArgument, "event is NULL");
-        // SAFETY: the caller's event.
-        unsafe { d.device.event_synchronize(event) }
-    })
-}
-
-/// Asks whether an event's last record was reached.
-///
-/// Params: device (in); event (in) not NULL; reached_out (out) 1 or 0.
-/// Owns: nothing changes hands; memory that is passed in is read or copied before the call returns.
-/// Result: OK; on failure no output is written and nothing has changed.
-/// Status: OK, the errors of handles and arguments; CUDA when work before it failed.
-/// Thread: any, also several at once on one handle.
-/// Stream: does not wait.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sinter_event_query(
-    device: *const SinterDevice,
-    event: *mut c_void,
-    reached_out: *mut i32,
-) -> SinterStatus {
-    guard("sinter_event_query", || {
-        let out = handle::out(reached_out, "reached_out")?;
-        let d = handle::shared(device, "device")?;
-        ensure!(!event.is_null(), InvalidArgument, "event is NULL");
-        // SAFETY: the caller's event.
-        out.set(unsafe { d.device.event_query(event)? } as i32);
-        Ok(())
-    })
-}
-
-/// Time between two timing events that were both reached.
-///
-/// Params: device (in); start, end (in) not NULL; milliseconds_out (out).
-/// Owns: nothing changes hands; memory that is passed in is read or copied before the call returns.
-/// Result: OK; on failure no output is written and nothing has changed.
-/// Status: OK, the errors of handles and arguments; INVALID_STATE or CUDA for an event without timing or not reached.
-/// Thread: any, also several at once on one handle.
-/// Stream: does not wait.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sinter_event_query_elapsed(
-    device: *const SinterDevice,
-    start: *mut c_void,
-    end: *mut c_void,
-    milliseconds_out: *mut f32,
-) -> SinterStatus {
-    guard("sinter_event_query_elapsed", || {
-        let out = handle::out(milliseconds_out, "milliseconds_out")?;
-        let d = handle::shared(device, "device")?;
-        ensure!(!start.is_null() && !end.is_null(), InvalidArgument, "an event is NULL");
-        // SAFETY: the caller's events.
-        out.set(unsafe { d.device.event_elapsed_ms(start, end)? });
-        Ok(())
-    })
-}
-
-/// Reserves memory of a device, aligned to 256 bytes. On the CPU it is host memory.
-///
-/// Params: device (in); bytes (in) may be 0; buffer_out (out).
-/// Owns: on success the caller owns the new handle and destroys it; it keeps alive what it was made from.
-/// Result: OK and the handle; on failure the handle output is NULL.
-/// Status: OK, the errors of handles and arguments; OUT_OF_MEMORY when there is not enough.
-/// Thread: any, also several at once on one handle.
-/// Stream: puts nothing on a stream; all is done when it returns.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sinter_buffer_create(
-    device: *const SinterDevice,
-    bytes: usize,
-    buffer_out: *mut *mut SinterBuffer,
-) -> SinterStatus {
-    guard("sinter_buffer_create", || {
-        let out = handle::out_handle(buffer_out, "buffer_out")?;
-        let d = handle::shared(device, "device")?;
-        out.give(Buffer::new(&d.device, bytes)?);
-        Ok(())
-    })
-}
-
-/// Destroys a buffer. Work that uses it must be done.
-///
-/// Params: buffer (in) or NULL, which does nothing.
-/// Owns: the handle is gone, and with it the memory.
-/// Result: OK; on failure nothing has changed.
-/// Status: OK; INVALID_ARGUMENT for a wrong or destroyed handle; INVALID_STATE while another call uses it.
-/// Thread: any, one at a time on the receiver.
-/// Stream: puts nothing on a stream; all is done when it returns.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sinter_buffer_destroy(buffer: *mut SinterBuffer) -> SinterStatus {
-    guard("sinter_buffer_destroy", || handle::destroy(buffer, "buffer"))
-}
-
-/// Address and size of a buffer. The address is the device's; only on the CPU may the host read and write there.
-///
-/// Params: buffer (in); address_out, bytes_out (out), each may be NULL.
-/// Owns: the memory stays the buffer's.
-/// Result: OK; on failure no output is written and nothing has changed.
-/// Status: OK, the errors of handles and arguments.
-/// Thread: any, also several at once on one handle.
-/// Stream: puts nothing on a stream; all is done when it returns.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sinter_buffer_get_address(
-    buffer: *const SinterBuffer,
-    address_out: *mut *mut c_void,
-    bytes_out: *mut usize,
-) -> SinterStatus {
-    guard("sinter_buffer_get_address", || {
-        let b = handle::shared(buffer, "buffer")?;
-        if !address_out.is_null() {
-            handle::out(address_out, "address_out")?.set(b.ptr() as *mut c_void);
-        }
-        if !bytes_out.is_null() {
-            handle::out(bytes_out, "bytes_out")?.set(b.bytes());
-        }
-        Ok(())
-    })
-}
-
-/// Copies bytes and waits until they are there.
-///
-/// Params: device (in); destination (in), source (in) addresses of the sides that kind says, NULL only for 0 bytes;
-/// bytes (in); kind (in). The ranges must not overlap.
-/// Owns: nothing changes hands; memory that is passed in is read or copied before the call returns.
-/// Result: OK when the bytes are copied; on failure the destination may hold some of them.
-/// Status: OK, the errors of handles and arguments; CUDA when the driver refuses.
-/// Thread: any, also several at once on one handle.
-/// Stream: synchronous, on a stream of the library's own; it does not wait for work on other streams.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sinter_device_copy(
-    device: *const SinterDevice,
-    destination: *mut c_void,
-    source: *const c_void,
-    bytes: usize,
-    kind: SinterCopyKind,
-) -> SinterStatus {
-    guard("sinter_device_copy", || {
-        let d = handle::shared(device, "device")?;
-        check_copy(destination, source, bytes)?;
-        copy_and_wait(&d, destination as u64, source as u64, bytes, kind.rust()?)
-    })
-}
-
-/// Copies bytes in a stream's order.
-///
-/// Params: device (in); destination (in), source (in) addresses of the sides that kind says, NULL only for 0 bytes, valid
-/// until the stream has passed the copy; bytes (in); kind (in); stream (in), NULL is the default stream.
-/// Owns: nothing changes hands; both memories are in use until the stream has passed the copy.
-/// Result: OK when the copy is on the stream; on failure it is not.
-/// Status: OK, the errors of handles and arguments; CUDA when the driver refuses.
-/// Thread: any, also several at once on one handle.
-/// Stream: returns at once (with pageable host memory CUDA may wait); ordered on the stream.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sinter_device_copy_async(
-    device: *const SinterDevice,
-    destination: *mut c_void,
-    source: *const c_void,
-    bytes: usize,
-    kind: SinterCopyKind,
-    stream: *mut c_void,
-) -> SinterStatus {
-    guard("sinter_device_copy_async", || {
-        let d = handle::shared(device, "device")?;
-        check_copy(destination, source, bytes)?;
-        // SAFETY: the caller's promise, stated above.
-        unsafe { d.device.copy(destination as u64, source as u64, bytes, kind.rust()?, stream) }
-    })
-}
-
-/// Sets bytes of a device's memory in a stream's order.
-///
-/// Params: device (in); destination (in) NULL only for 0 bytes; value (in) 0 to 255; bytes (in); stream (in), NULL is
-/// the default stream.
-/// Owns: nothing changes hands; the memory is in use until the stream has passed the operation.
-/// Result: OK when the operation is on the stream; on failure it is not.
-/// Status: OK, the errors of handles and arguments; CUDA when the driver refuses.
-/// Thread: any, also several at once on one handle.
-/// Stream: returns at once; ordered on the stream.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sinter_device_fill_async(
-    device: *const SinterDevice,
-    destination: *mut c_void,
-    value: i32,
-    bytes: usize,
-    stream: *mut c_void,
-) -> SinterStatus {
-    guard("sinter_device_fill_async", || {
-        let d = handle::shared(device, "device")?;
-        let value = u8::try_from(value).map_err(|_| err!(InvalidArgument, "value {value} is not a byte"))?;
-        ensure!(!destination.is_null() || bytes == 0, InvalidArgument, "destination is NULL");
-        // SAFETY: the caller's promise, stated above.
-        unsafe { d.device.fill(destination as u64, value, bytes, stream) }
-    })
-}
-
-fn check_copy(destination: *mut c_void, source: *const c_void, bytes: usize) -> Result<()> {
-    ensure!(!destination.is_null() || bytes == 0, InvalidArgument, "destination is NULL");
-    ensure!(!source.is_null() || bytes == 0, InvalidArgument, "source is NULL");
-    Ok(())
-}
-
-fn copy_and_wait(d: &OpenDevice, dst: u64, src: u64, bytes: usize, kind: CopyKind) -> Result<()> {
-    if bytes == 0 {
-        return Ok(());
-    }
-    if let DeviceRef::Cpu(_) = &d.device {
-        // SAFETY: the caller's promise; on the CPU the NULL stream copies at once.
-        return unsafe { d.device.copy(dst, src, bytes, kind, std::ptr::null_mut()) };
-    }
-    let mut stream = d.copies.lock();
-    if stream.0.is_null() {
-        stream.0 = d.device.stream_create()?;
-    }
-    // SAFETY: the caller's promise; our own stream.
-    unsafe {
-        d.device.copy(dst, src, bytes, kind, stream.0)?;
-        d.device.stream_synchronize(stream.0)
-    }
 }

@@ -69,7 +69,8 @@ pub struct SinterTensorLocation(pub i32);
 impl SinterTensorLocation {
     /// In the device's memory.
     pub const DEVICE: Self = Self(0);
-    /// The host reads its elements too, to know shapes: it is copied to the host at each enqueue, so host memory is best.
+    /// The host reads its elements too, to know shapes: it is copied to the host at each enqueue, so host memory is
+    /// best.
     pub const HOST: Self = Self(1);
 }
 
@@ -95,7 +96,10 @@ pub unsafe extern "C" fn sinter_engine_destroy(engine: *mut SinterEngine) -> Sin
 /// Thread: any, also several at once on one handle.
 /// Stream: puts nothing on a stream; all is done when it returns.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sinter_engine_get_name(engine: *const SinterEngine, name_out: *mut *const c_char) -> SinterStatus {
+pub unsafe extern "C" fn sinter_engine_get_name(
+    engine: *const SinterEngine,
+    name_out: *mut *const c_char,
+) -> SinterStatus {
     guard("sinter_engine_get_name", || {
         let out = handle::out(name_out, "name_out")?;
         let e = handle::shared(engine, "engine")?;
@@ -113,7 +117,10 @@ pub unsafe extern "C" fn sinter_engine_get_name(engine: *const SinterEngine, nam
 /// Thread: any, also several at once on one handle.
 /// Stream: puts nothing on a stream; all is done when it returns.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sinter_engine_get_tensor_count(engine: *const SinterEngine, count_out: *mut usize) -> SinterStatus {
+pub unsafe extern "C" fn sinter_engine_get_tensor_count(
+    engine: *const SinterEngine,
+    count_out: *mut usize,
+) -> SinterStatus {
     guard("sinter_engine_get_tensor_count", || {
         let out = handle::out(count_out, "count_out")?;
         out.set(handle::shared(engine, "engine")?.io.len());
@@ -191,8 +198,8 @@ pub unsafe extern "C" fn sinter_engine_get_tensor_dtype(
 
 /// Declared shape of a tensor.
 ///
-/// Params: engine (in); tensor (in) name; dims_out (out) capacity elements, -1 where the size is known at run time only, NULL
-/// to ask for the rank; capacity (in); n_dims_out (out) rank, may be NULL.
+/// Params: engine (in); tensor (in) name; dims_out (out) capacity elements, -1 where the size is known at run time
+/// only, NULL to ask for the rank; capacity (in); n_dims_out (out) rank, may be NULL.
 /// Owns: nothing changes hands; memory that is passed in is read or copied before the call returns.
 /// Result: OK; on failure no output is written and nothing has changed.
 /// Status: OK, the errors of handles and arguments; NOT_FOUND for a name that is none.
@@ -212,10 +219,11 @@ pub unsafe extern "C" fn sinter_engine_get_tensor_shape(
     })
 }
 
-/// Declared shape of a tensor as text, with the names of sizes and what outputs make of them, for example "[batch,1,2*n+1]".
+/// Declared shape of a tensor as text, with the names of sizes and what outputs make of them, for example
+/// "[batch,1,2*n+1]".
 ///
-/// Params: engine (in); tensor (in) name; buffer (out) capacity bytes, NULL to ask for the length; capacity (in) with the
-/// final NUL; length_out (out) bytes without it, may be NULL.
+/// Params: engine (in); tensor (in) name; buffer (out) capacity bytes, NULL to ask for the length; capacity (in) with
+/// the final NUL; length_out (out) bytes without it, may be NULL.
 /// Owns: nothing changes hands; memory that is passed in is read or copied before the call returns.
 /// Result: OK; on failure no output is written and nothing has changed.
 /// Status: OK, the errors of handles and arguments; NOT_FOUND for a name that is none.
@@ -266,7 +274,10 @@ pub unsafe extern "C" fn sinter_engine_get_tensor_location(
 /// Thread: any, also several at once on one handle.
 /// Stream: puts nothing on a stream; all is done when it returns.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sinter_engine_get_profile_count(engine: *const SinterEngine, count_out: *mut usize) -> SinterStatus {
+pub unsafe extern "C" fn sinter_engine_get_profile_count(
+    engine: *const SinterEngine,
+    count_out: *mut usize,
+) -> SinterStatus {
     guard("sinter_engine_get_profile_count", || {
         let out = handle::out(count_out, "count_out")?;
         out.set(handle::shared(engine, "engine")?.engine.profiles().len());
@@ -276,8 +287,9 @@ pub unsafe extern "C" fn sinter_engine_get_profile_count(engine: *const SinterEn
 
 /// Range of an input's shape in a profile.
 ///
-/// Params: engine (in); profile (in) index; input (in) name; min_out, opt_out, max_out (out) capacity elements each, all NULL
-/// to ask for the rank; INT64_MAX stands for no upper bound; capacity (in); n_dims_out (out) rank, may be NULL.
+/// Params: engine (in); profile (in) index; input (in) name; min_out, opt_out, max_out (out) capacity elements each,
+/// all NULL to ask for the rank; INT64_MAX stands for no upper bound; capacity (in); n_dims_out (out) rank, may be
+/// NULL.
 /// Owns: nothing changes hands; memory that is passed in is read or copied before the call returns.
 /// Result: OK; on failure no output is written and nothing has changed.
 /// Status: OK, the errors of handles and arguments; NOT_FOUND for a name that is none.
@@ -298,17 +310,35 @@ pub unsafe extern "C" fn sinter_engine_get_profile_range(
         let e = handle::shared(engine, "engine")?;
         let list = e.engine.profiles();
         let n = list.len();
-        let p = list.get(profile).ok_or_else(|| err!(InvalidArgument, "there is no profile {profile}; the engine has {n}"))?;
+        let p = list
+            .get(profile)
+            .ok_or_else(|| err!(InvalidArgument, "there is no profile {profile}; the engine has {n}"))?;
         let t = e.tensor(input)?;
         crate::ensure!(t.is_input, InvalidArgument, "{:?} is an output; only inputs have ranges", t.name);
-        let whole = || Range { min: vec![0; t.shape.rank()], opt: vec![1; t.shape.rank()], max: vec![UNBOUNDED; t.shape.rank()] };
+        let whole = || Range {
+            min: vec![0; t.shape.rank()],
+            opt: vec![1; t.shape.rank()],
+            max: vec![UNBOUNDED; t.shape.rank()],
+        };
         let r = p.inputs.get(&t.name).cloned().unwrap_or_else(whole);
         let rank = r.min.len();
-        for (to, from, arg) in [(min_out, &r.min, "min_out"), (opt_out, &r.opt, "opt_out"), (max_out, &r.max, "max_out")] {
-            crate::ensure!(!to.is_null() || capacity == 0, InvalidArgument, "{arg} is NULL, with a capacity of {capacity}");
-            crate::ensure!(to.is_null() || capacity >= from.len(), InvalidArgument, "{arg} has room for {capacity}, {rank} are needed");
+        for (to, from, arg) in
+            [(min_out, &r.min, "min_out"), (opt_out, &r.opt, "opt_out"), (max_out, &r.max, "max_out")]
+        {
+            crate::ensure!(
+                !to.is_null() || capacity == 0,
+                InvalidArgument,
+                "{arg} is NULL, with a capacity of {capacity}"
+            );
+            crate::ensure!(
+                to.is_null() || capacity >= from.len(),
+                InvalidArgument,
+                "{arg} has room for {capacity}, {rank} are needed"
+            );
         }
-        for (to, from, arg) in [(min_out, &r.min, "min_out"), (opt_out, &r.opt, "opt_out"), (max_out, &r.max, "max_out")] {
+        for (to, from, arg) in
+            [(min_out, &r.min, "min_out"), (opt_out, &r.opt, "opt_out"), (max_out, &r.max, "max_out")]
+        {
             if !to.is_null() {
                 handle::write_list(to, capacity, std::ptr::null_mut(), from, arg)?;
             }
@@ -329,7 +359,10 @@ pub unsafe extern "C" fn sinter_engine_get_profile_range(
 /// Thread: any, also several at once on one handle.
 /// Stream: puts nothing on a stream; all is done when it returns.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sinter_engine_get_weight_bytes(engine: *const SinterEngine, bytes_out: *mut usize) -> SinterStatus {
+pub unsafe extern "C" fn sinter_engine_get_weight_bytes(
+    engine: *const SinterEngine,
+    bytes_out: *mut usize,
+) -> SinterStatus {
     guard("sinter_engine_get_weight_bytes", || {
         let out = handle::out(bytes_out, "bytes_out")?;
         out.set(handle::shared(engine, "engine")?.engine.weight_bytes());
@@ -346,7 +379,10 @@ pub unsafe extern "C" fn sinter_engine_get_weight_bytes(engine: *const SinterEng
 /// Thread: any, also several at once on one handle.
 /// Stream: puts nothing on a stream; all is done when it returns.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sinter_engine_get_layer_count(engine: *const SinterEngine, count_out: *mut usize) -> SinterStatus {
+pub unsafe extern "C" fn sinter_engine_get_layer_count(
+    engine: *const SinterEngine,
+    count_out: *mut usize,
+) -> SinterStatus {
     guard("sinter_engine_get_layer_count", || {
         let out = handle::out(count_out, "count_out")?;
         out.set(handle::shared(engine, "engine")?.engine.plan.steps.len());
@@ -406,7 +442,10 @@ pub unsafe extern "C" fn sinter_engine_serialize(
 /// Thread: any, also several at once on one handle.
 /// Stream: puts nothing on a stream; all is done when it returns.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sinter_engine_serialize_file(engine: *const SinterEngine, path: *const c_char) -> SinterStatus {
+pub unsafe extern "C" fn sinter_engine_serialize_file(
+    engine: *const SinterEngine,
+    path: *const c_char,
+) -> SinterStatus {
     guard("sinter_engine_serialize_file", || {
         let e = handle::shared(engine, "engine")?;
         let path = handle::text(path, "path")?;

@@ -9,8 +9,9 @@
 //! someone has the handle exclusively, [`exclusive`] while anyone has it, and a callback cannot destroy or re-enter the
 //! handle that is calling it. An exclusive use that ends by a panic poisons the handle: only destroying it still works.
 //!
-//! The functions here dereference what C passed and are not marked unsafe, to keep some hundred call sites readable; they
-//! are private to `capi`, and every caller is an exported `unsafe extern "C"` function whose caller made the promise.
+//! The functions here dereference what C passed and are not marked unsafe, to keep some hundred call sites readable;
+//! they are private to `capi`, and every caller is an exported `unsafe extern "C"` function whose caller made the
+//! promise.
 
 use super::guard;
 use crate::base::Result;
@@ -69,7 +70,11 @@ fn describe(word: u64) -> &'static str {
 fn slot<'a, H: Handle>(p: *const H, arg: &str) -> Result<&'a Slot> {
     ensure!(!p.is_null(), InvalidArgument, "{arg} is NULL");
     let expected = describe(magic::<H>());
-    ensure!(p as usize % align_of::<Slot>() == 0, InvalidArgument, "{arg}: expected {expected}, got no handle of this library");
+    ensure!(
+        (p as usize).is_multiple_of(align_of::<Slot>()),
+        InvalidArgument,
+        "{arg}: expected {expected}, got no handle of this library"
+    );
     // SAFETY: not null and aligned; slots are never freed, and anything else is the caller's broken promise.
     let word = unsafe { &*p.cast::<AtomicU64>() }.load(Ordering::Acquire);
     if word == !magic::<H>() {
@@ -89,7 +94,12 @@ fn describe_any(word: u64) -> String {
 fn take_use<'a, H: Handle>(p: *const H, arg: &str, to: fn(i32) -> Option<i32>) -> Result<&'a Slot> {
     let s = slot(p, arg)?;
     let taken = s.users.fetch_update(Ordering::Acquire, Ordering::Relaxed, to);
-    ensure!(taken.is_ok(), InvalidState, "{arg}: {} that another call is using; one call at a time may change it", describe(magic::<H>()));
+    ensure!(
+        taken.is_ok(),
+        InvalidState,
+        "{arg}: {} that another call is using; one call at a time may change it",
+        describe(magic::<H>())
+    );
     // It may have been destroyed between the two checks.
     if s.magic.load(Ordering::Acquire) != magic::<H>() {
         release(s);
@@ -246,7 +256,7 @@ pub(super) struct Out<T>(*mut T);
 /// Checks the place for an output.
 pub(super) fn out<T>(p: *mut T, arg: &str) -> Result<Out<T>> {
     ensure!(!p.is_null(), InvalidArgument, "{arg} is NULL");
-    ensure!(p as usize % align_of::<T>() == 0, InvalidArgument, "{arg} is not aligned for its type");
+    ensure!((p as usize).is_multiple_of(align_of::<T>()), InvalidArgument, "{arg} is not aligned for its type");
     Ok(Out(p))
 }
 
@@ -276,7 +286,7 @@ pub(super) fn slice<'a, T>(p: *const T, n: usize, arg: &str) -> Result<&'a [T]> 
         return Ok(&[]);
     }
     ensure!(!p.is_null(), InvalidArgument, "{arg} is NULL, with {n} elements");
-    ensure!(p as usize % align_of::<T>() == 0, InvalidArgument, "{arg} is not aligned for its type");
+    ensure!((p as usize).is_multiple_of(align_of::<T>()), InvalidArgument, "{arg} is not aligned for its type");
     let fits = n.checked_mul(size_of::<T>()).is_some_and(|b| b <= isize::MAX as usize);
     ensure!(fits, InvalidArgument, "{arg}: {n} elements are more than memory holds");
     // SAFETY: the caller passes n elements that stay for the call.
@@ -284,11 +294,21 @@ pub(super) fn slice<'a, T>(p: *const T, n: usize, arg: &str) -> Result<&'a [T]> 
 }
 
 /// Writes a list into (buffer, capacity, count): with a NULL buffer only the count.
-pub(super) fn write_list<T: Copy>(buffer: *mut T, capacity: usize, count: *mut usize, list: &[T], arg: &str) -> Result<()> {
+pub(super) fn write_list<T: Copy>(
+    buffer: *mut T,
+    capacity: usize,
+    count: *mut usize,
+    list: &[T],
+    arg: &str,
+) -> Result<()> {
     let n = list.len();
     if !buffer.is_null() {
         ensure!(capacity >= n, InvalidArgument, "{arg} has room for {capacity}, {n} are needed");
-        ensure!(buffer as usize % align_of::<T>() == 0, InvalidArgument, "{arg} is not aligned for its type");
+        ensure!(
+            (buffer as usize).is_multiple_of(align_of::<T>()),
+            InvalidArgument,
+            "{arg} is not aligned for its type"
+        );
         // SAFETY: the caller's buffer holds `capacity` elements.
         unsafe { std::ptr::copy_nonoverlapping(list.as_ptr(), buffer, n) };
     } else {
@@ -344,12 +364,14 @@ pub(super) fn write_struct<T: Versioned>(p: *mut T, value: T, arg: &str) -> Resu
     let n = struct_size(p, arg)?.min(size_of::<T>()) - size_of::<usize>();
     let skip = size_of::<usize>();
     // SAFETY: the caller's struct has that many bytes; the size field stays the caller's.
-    unsafe { std::ptr::copy_nonoverlapping(std::ptr::from_ref(&value).cast::<u8>().add(skip), p.cast::<u8>().add(skip), n) };
+    unsafe {
+        std::ptr::copy_nonoverlapping(std::ptr::from_ref(&value).cast::<u8>().add(skip), p.cast::<u8>().add(skip), n)
+    };
     Ok(())
 }
 
 fn struct_size<T: Versioned>(p: *const T, arg: &str) -> Result<usize> {
-    ensure!(p as usize % align_of::<T>() == 0, InvalidArgument, "{arg} is not aligned for its type");
+    ensure!((p as usize).is_multiple_of(align_of::<T>()), InvalidArgument, "{arg} is not aligned for its type");
     // SAFETY: not null (checked by the callers); the first field is the size.
     let size = unsafe { p.cast::<usize>().read() };
     let fine = (size_of::<usize>()..=1 << 16).contains(&size);

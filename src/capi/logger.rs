@@ -27,8 +27,8 @@ impl SinterSeverity {
     pub const VERBOSE: Self = Self(4);
 }
 
-/// Receives log messages. The message is valid during the call. It may come on any thread, several at once, and may call
-/// this library, but for the handle whose call is being logged.
+/// Receives log messages. The message is valid during the call. It may come on any thread, several at once, and may
+/// call this library, but for the handle whose call is being logged.
 pub type SinterLogCallback =
     Option<unsafe extern "C" fn(userdata: *mut c_void, severity: SinterSeverity, message: *const c_char)>;
 
@@ -52,7 +52,10 @@ fn severity(s: SinterSeverity) -> Result<Severity> {
 /// Thread: any.
 /// Stream: puts nothing on a stream; all is done when it returns.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sinter_logger_set_callback(callback: SinterLogCallback, userdata: *mut c_void) -> SinterStatus {
+pub unsafe extern "C" fn sinter_logger_set_callback(
+    callback: SinterLogCallback,
+    userdata: *mut c_void,
+) -> SinterStatus {
     guard("sinter_logger_set_callback", || {
         let userdata = UserData(userdata);
         let sink = callback.map(|f| -> Sink {

@@ -83,7 +83,10 @@ pub unsafe extern "C" fn sinter_host_memory_get_data(
 /// Thread: any, also several at once on one handle.
 /// Stream: puts nothing on a stream; all is done when it returns.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sinter_host_memory_write_file(memory: *const SinterHostMemory, path: *const c_char) -> SinterStatus {
+pub unsafe extern "C" fn sinter_host_memory_write_file(
+    memory: *const SinterHostMemory,
+    path: *const c_char,
+) -> SinterStatus {
     guard("sinter_host_memory_write_file", || {
         let m = handle::shared(memory, "memory")?;
         write_file(Path::new(handle::text(path, "path")?), m.as_slice())

@@ -105,7 +105,10 @@ pub(super) fn network<'a>(p: *mut SinterNetwork) -> Result<Exclusive<'a, SinterN
 /// Thread: any, also several at once on one handle.
 /// Stream: puts nothing on a stream; all is done when it returns.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sinter_network_create(name: *const c_char, network_out: *mut *mut SinterNetwork) -> SinterStatus {
+pub unsafe extern "C" fn sinter_network_create(
+    name: *const c_char,
+    network_out: *mut *mut SinterNetwork,
+) -> SinterStatus {
     guard("sinter_network_create", || {
         let out = handle::out_handle(network_out, "network_out")?;
         out.give(Network::new(handle::text_or_empty(name, "name")?));
@@ -128,9 +131,9 @@ pub unsafe extern "C" fn sinter_network_destroy(network: *mut SinterNetwork) -> 
 
 /// Adds an input of the network.
 ///
-/// Params: network (in/out); name (in) unique among inputs; dtype (in); dims (in) n_dims elements, -1 where the size is
-/// known at run time only; n_dims (in); symbols (in) NULL, or n_dims names or NULLs for the sizes that are -1: equal names
-/// are equal sizes, also across inputs; tensor_out (out).
+/// Params: network (in/out); name (in) unique among inputs; dtype (in); dims (in) n_dims elements, -1 where the size
+/// is known at run time only; n_dims (in); symbols (in) NULL, or n_dims names or NULLs for the sizes that are -1:
+/// equal names are equal sizes, also across inputs; tensor_out (out).
 /// Owns: nothing changes hands; the id is a plain number.
 /// Result: OK; on failure no output is written and nothing has changed.
 /// Status: OK, the errors of handles and arguments.
@@ -170,8 +173,8 @@ pub unsafe extern "C" fn sinter_network_add_input(
 
 /// Adds a constant tensor, such as weights. The elements are copied.
 ///
-/// Params: network (in/out); name (in) may be NULL; dtype (in); dims (in) n_dims elements; n_dims (in) 0 for a scalar; data
-/// (in) row-major elements; data_bytes (in) their bytes; tensor_out (out).
+/// Params: network (in/out); name (in) may be NULL; dtype (in); dims (in) n_dims elements; n_dims (in) 0 for a
+/// scalar; data (in) row-major elements; data_bytes (in) their bytes; tensor_out (out).
 /// Owns: nothing changes hands; memory that is passed in is read or copied before the call returns.
 /// Result: OK; on failure no output is written and nothing has changed.
 /// Status: OK, the errors of handles and arguments; OUT_OF_MEMORY for a shape that no memory holds.
@@ -228,7 +231,10 @@ pub unsafe extern "C" fn sinter_network_mark_output(
 /// Thread: any, one at a time on the receiver.
 /// Stream: puts nothing on a stream; all is done when it returns.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sinter_network_unmark_output(network: *mut SinterNetwork, tensor: SinterTensorId) -> SinterStatus {
+pub unsafe extern "C" fn sinter_network_unmark_output(
+    network: *mut SinterNetwork,
+    tensor: SinterTensorId,
+) -> SinterStatus {
     guard("sinter_network_unmark_output", || {
         let mut net = self::network(network)?;
         let v = value(&net, tensor, "tensor")?;
@@ -335,8 +341,8 @@ pub unsafe extern "C" fn sinter_network_get_tensor_dtype(
 
 /// Shape of a tensor, as inferred.
 ///
-/// Params: network (in); tensor (in); dims_out (out) capacity elements, -1 where the size is known at run time only, NULL to
-/// ask for the rank; capacity (in); n_dims_out (out) rank, may be NULL.
+/// Params: network (in); tensor (in); dims_out (out) capacity elements, -1 where the size is known at run time only,
+/// NULL to ask for the rank; capacity (in); n_dims_out (out) rank, may be NULL.
 /// Owns: nothing changes hands; memory that is passed in is read or copied before the call returns.
 /// Result: OK; on failure no output is written and nothing has changed.
 /// Status: OK, the errors of handles and arguments.
@@ -371,7 +377,10 @@ pub(super) fn plain_dims(shape: &Shape) -> Vec<i64> {
 /// Thread: any, also several at once on one handle.
 /// Stream: puts nothing on a stream; all is done when it returns.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sinter_network_get_input_count(network: *const SinterNetwork, count_out: *mut usize) -> SinterStatus {
+pub unsafe extern "C" fn sinter_network_get_input_count(
+    network: *const SinterNetwork,
+    count_out: *mut usize,
+) -> SinterStatus {
     guard("sinter_network_get_input_count", || {
         let out = handle::out(count_out, "count_out")?;
         out.set(handle::shared(network, "network")?.graph.inputs().len());
@@ -397,7 +406,9 @@ pub unsafe extern "C" fn sinter_network_get_input(
         let out = handle::out(tensor_out, "tensor_out")?;
         let net = handle::shared(network, "network")?;
         let ports = net.graph.inputs();
-        let p = ports.get(index).ok_or_else(|| err!(InvalidArgument, "there is no input {index}; there are {}", ports.len()))?;
+        let p = ports
+            .get(index)
+            .ok_or_else(|| err!(InvalidArgument, "there is no input {index}; there are {}", ports.len()))?;
         out.set(id(p.value));
         Ok(())
     })
@@ -441,7 +452,9 @@ pub unsafe extern "C" fn sinter_network_get_output(
         let out = handle::out(tensor_out, "tensor_out")?;
         let net = handle::shared(network, "network")?;
         let ports = net.graph.outputs();
-        let p = ports.get(index).ok_or_else(|| err!(InvalidArgument, "there is no output {index}; there are {}", ports.len()))?;
+        let p = ports
+            .get(index)
+            .ok_or_else(|| err!(InvalidArgument, "there is no output {index}; there are {}", ports.len()))?;
         out.set(id(p.value));
         Ok(())
     })
@@ -456,7 +469,10 @@ pub unsafe extern "C" fn sinter_network_get_output(
 /// Thread: any, also several at once on one handle.
 /// Stream: puts nothing on a stream; all is done when it returns.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sinter_network_get_layer_count(network: *const SinterNetwork, count_out: *mut usize) -> SinterStatus {
+pub unsafe extern "C" fn sinter_network_get_layer_count(
+    network: *const SinterNetwork,
+    count_out: *mut usize,
+) -> SinterStatus {
     guard("sinter_network_get_layer_count", || {
         let out = handle::out(count_out, "count_out")?;
         out.set(handle::shared(network, "network")?.graph.n_nodes());
@@ -471,8 +487,8 @@ fn layer(net: &Network, index: usize) -> Result<NodeId> {
 
 /// Name of a layer.
 ///
-/// Params: network (in); index (in) in the order in which layers were added; buffer (out) capacity bytes, NULL to ask for
-/// the length; capacity (in) with the final NUL; length_out (out) bytes without it, may be NULL.
+/// Params: network (in); index (in) in the order in which layers were added; buffer (out) capacity bytes, NULL to ask
+/// for the length; capacity (in) with the final NUL; length_out (out) bytes without it, may be NULL.
 /// Owns: nothing changes hands; memory that is passed in is read or copied before the call returns.
 /// Result: OK; on failure no output is written and nothing has changed.
 /// Status: OK, the errors of handles and arguments.
@@ -495,8 +511,8 @@ pub unsafe extern "C" fn sinter_network_get_layer_name(
 
 /// Operator of a layer, by the library's own name, for example "Conv".
 ///
-/// Params: network (in); index (in); buffer (out) capacity bytes, NULL to ask for the length; capacity (in) with the final
-/// NUL; length_out (out) bytes without it, may be NULL.
+/// Params: network (in); index (in); buffer (out) capacity bytes, NULL to ask for the length; capacity (in) with the
+/// final NUL; length_out (out) bytes without it, may be NULL.
 /// Owns: nothing changes hands; memory that is passed in is read or copied before the call returns.
 /// Result: OK; on failure no output is written and nothing has changed.
 /// Status: OK, the errors of handles and arguments.

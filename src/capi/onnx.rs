@@ -13,9 +13,10 @@ use std::path::Path;
 /// Reads an ONNX model from a file; weights in files beside it are found there.
 ///
 /// Params: path (in) UTF-8; network_out (out).
-/// Owns: on success the caller owns the network; it may map the files, which must not be changed in place while it lives.
-/// Result: OK and the handle; on failure it is NULL, and the sentence lists every node that cannot be imported, with name,
-/// operator, opset and reason, one a line.
+/// Owns: on success the caller owns the network; it may map the files, which must not be changed in place while it
+/// lives.
+/// Result: OK and the handle; on failure it is NULL, and the sentence lists every node that cannot be imported, with
+/// name, operator, opset and reason, one a line.
 /// Status: OK, the errors of handles and arguments; NOT_FOUND or IO for the file; PARSE or CORRUPT_DATA for its
 /// bytes; UNSUPPORTED for nodes.
 /// Thread: any, also several at once on one handle.
@@ -35,11 +36,11 @@ pub unsafe extern "C" fn sinter_network_create_from_onnx_file(
 
 /// Reads an ONNX model from memory.
 ///
-/// Params: data (in) the bytes of the file; size (in) their number; folder (in) where weights in files of their own lie, may
-/// be NULL when there are none; network_out (out).
+/// Params: data (in) the bytes of the file; size (in) their number; folder (in) where weights in files of their own
+/// lie, may be NULL when there are none; network_out (out).
 /// Owns: on success the caller owns the network; the bytes are copied.
-/// Result: OK and the handle; on failure it is NULL, and the sentence lists every node that cannot be imported, with name,
-/// operator, opset and reason, one a line.
+/// Result: OK and the handle; on failure it is NULL, and the sentence lists every node that cannot be imported, with
+/// name, operator, opset and reason, one a line.
 /// Status: OK, the errors of handles and arguments; PARSE or CORRUPT_DATA for the bytes; UNSUPPORTED for nodes.
 /// Thread: any, also several at once on one handle.
 /// Stream: puts nothing on a stream; all is done when it returns.

@@ -72,7 +72,7 @@ pub unsafe extern "C" fn sinter_profile_set_range(
             ensure!(
                 0 <= *a && a <= b && b <= c,
                 InvalidConfig,
-                "profile of input {input:?}: dimension {i} has min {a}, opt {b}, max {c}; expected 0 <= min <= opt <= max"
+                "input {input:?}: dimension {i} has min {a}, opt {b}, max {c}; expected 0 <= min <= opt <= max"
             );
         }
         p.inputs.insert(input.to_string(), range);

@@ -75,8 +75,8 @@ pub unsafe extern "C" fn sinter_runtime_destroy(runtime: *mut SinterRuntime) -> 
     guard("sinter_runtime_destroy", || handle::destroy(runtime, "runtime"))
 }
 
-/// Loads an engine from memory. The bytes may come from anywhere: what is not an engine, damaged, cut short or of a newer
-/// format is refused with a sentence that says which.
+/// Loads an engine from memory. The bytes may come from anywhere: what is not an engine, damaged, cut short or of a
+/// newer format is refused with a sentence that says which.
 ///
 /// Params: runtime (in); data (in) the bytes; size (in) their number; policy (in); engine_out (out).
 /// Owns: on success the caller owns the engine; the bytes are copied.
@@ -106,7 +106,8 @@ pub unsafe extern "C" fn sinter_runtime_deserialize_engine(
 /// Loads an engine from a file, which is mapped: weights go to the device without a second copy.
 ///
 /// Params: runtime (in); path (in) UTF-8; policy (in); engine_out (out).
-/// Owns: on success the caller owns the engine; the file must not be changed in place while it lives (replacing is fine).
+/// Owns: on success the caller owns the engine; the file must not be changed in place while it lives (replacing is
+/// fine).
 /// Result: OK and the handle; on failure the handle output is NULL.
 /// Status: OK, the errors of handles and arguments; NOT_FOUND or IO for the file; PARSE, CORRUPT_DATA or
 /// VERSION_MISMATCH for its bytes; OUT_OF_MEMORY or CUDA on the device.

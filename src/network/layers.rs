@@ -81,8 +81,8 @@ impl Network {
 
     /// Adds an ONNX operator by name and returns the first `n_outputs` outputs (fewer when it has fewer).
     ///
-    /// `op_type` may carry a domain in front (`com.microsoft.FusedConv`). `None` operands are optional ones left out. An
-    /// empty `name` gets one made from the operator's.
+    /// `op_type` may carry a domain in front (`com.microsoft.FusedConv`). `None` operands are optional ones left out.
+    /// An empty `name` gets one made from the operator's.
     pub fn add_operator(
         &mut self,
         name: &str,
@@ -107,7 +107,13 @@ impl Network {
         let n_values = self.graph.n_values();
         for (i, v) in inputs.iter().enumerate() {
             if let Some(v) = v {
-                ensure!(v.idx() < n_values, InvalidArgument, "{}: input {i}: there is no tensor with id {}", layer(), v.0);
+                ensure!(
+                    v.idx() < n_values,
+                    InvalidArgument,
+                    "{}: input {i}: there is no tensor with id {}",
+                    layer(),
+                    v.0
+                );
             }
         }
         let n_nodes = self.graph.nodes.len();

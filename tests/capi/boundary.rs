@@ -94,7 +94,8 @@ fn nothing_outside_of_capi_is_exported() {
 /// application are passed on as numbers, never read here.
 #[test]
 fn pointers_go_through_handle() {
-    let passed_on = ["stream", "event", "input_consumed_event", "userdata", "address", "destination", "source", "start", "end"];
+    let passed_on =
+        ["stream", "event", "input_consumed_event", "userdata", "address", "destination", "source", "start", "end"];
     let through = ["handle::", "network(", "set(", "tensor_of(", "tensor(", "add(", "build("];
     for (file, text) in files() {
         for f in functions(&text) {

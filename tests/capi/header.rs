@@ -23,7 +23,10 @@ fn header_is_current() {
     }
     let committed = std::fs::read_to_string(header()).unwrap_or_default();
     let first = made.lines().zip(committed.lines()).position(|(a, b)| a != b);
-    assert!(made == committed, "include/sinter.h is old (line {first:?}); make it again with UPDATE_EXPECT=1 cargo test --test capi");
+    assert!(
+        made == committed,
+        "include/sinter.h is old (line {first:?}); make it again with UPDATE_EXPECT=1 cargo test --test capi"
+    );
 }
 
 /// Alone, in each language, without a warning.
@@ -43,7 +46,17 @@ fn header_compiles_alone() {
             .arg(header()));
     }
     run(Command::new("gcc")
-        .args(["-x", "c", "-std=c11", "-Wall", "-Wextra", "-Werror", "-pedantic", "-Wstrict-prototypes", "-fsyntax-only"])
+        .args([
+            "-x",
+            "c",
+            "-std=c11",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-pedantic",
+            "-Wstrict-prototypes",
+            "-fsyntax-only",
+        ])
         .arg(header()));
 }
 
@@ -94,13 +107,19 @@ pub fn without_comments(text: &str) -> String {
 fn exported_symbols_are_those_of_the_header() {
     let so = library_dir().join("libsinter.so");
     let text = run(Command::new("nm").args(["-D", "--defined-only"]).arg(&so));
-    let exported: BTreeSet<String> =
-        text.lines().filter_map(|l| l.split_whitespace().nth(2)).map(|s| s.split('@').next().unwrap().to_string()).collect();
+    let exported: BTreeSet<String> = text
+        .lines()
+        .filter_map(|l| l.split_whitespace().nth(2))
+        .map(|s| s.split('@').next().unwrap().to_string())
+        .collect();
     let declared = declared();
     assert!(declared.len() > 100, "only {} names found in the header", declared.len());
     let missing: Vec<_> = declared.difference(&exported).collect();
     let extra: Vec<_> = exported.difference(&declared).collect();
-    assert!(missing.is_empty() && extra.is_empty(), "declared but not exported: {missing:?}\nexported but not declared: {extra:?}");
+    assert!(
+        missing.is_empty() && extra.is_empty(),
+        "declared but not exported: {missing:?}\nexported but not declared: {extra:?}"
+    );
 }
 
 /// The library asks the loader for nothing but the C library and its kin: CUDA is opened at run time.
@@ -111,7 +130,8 @@ fn library_needs_no_cuda_to_load() {
         text.lines().filter(|l| l.contains("(NEEDED)")).filter_map(|l| l.split(['[', ']']).nth(1)).collect();
     assert!(!needed.is_empty());
     for lib in needed {
-        let fine = ["libc.", "libm.", "libgcc_s.", "ld-linux", "libpthread.", "libdl."].iter().any(|p| lib.starts_with(p));
+        let fine =
+            ["libc.", "libm.", "libgcc_s.", "ld-linux", "libpthread.", "libdl."].iter().any(|p| lib.starts_with(p));
         assert!(fine, "the library needs {lib}");
     }
 }

@@ -17,7 +17,8 @@ enum Link {
 }
 
 fn compile(source: &Path, link: Link, sanitize: bool) -> PathBuf {
-    let kind = format!("{}{}", if link == Link::Shared { "shared" } else { "static" }, if sanitize { "_asan" } else { "" });
+    let kind =
+        format!("{}{}", if link == Link::Shared { "shared" } else { "static" }, if sanitize { "_asan" } else { "" });
     let name = source.file_stem().unwrap().to_str().unwrap();
     let out = scratch().join(format!("{name}_{kind}"));
     let mut c = Command::new("gcc");
@@ -191,7 +192,12 @@ fn cmake_builds() {
     std::os::unix::fs::symlink(library_dir().join("libsinter.so"), prefix.join("lib/libsinter.so")).unwrap();
     let build = dir.join("build");
     let mut c = Command::new("cmake");
-    run(c.arg("-S").arg(root().join("examples_c")).arg("-B").arg(&build).arg(format!("-DSINTER_DIR={}", prefix.display())));
+    run(c
+        .arg("-S")
+        .arg(root().join("examples_c"))
+        .arg("-B")
+        .arg(&build)
+        .arg(format!("-DSINTER_DIR={}", prefix.display())));
     run(Command::new("cmake").arg("--build").arg(&build));
     let mut c = Command::new(build.join("hello_digits"));
     assert!(run(c.args(["--device=cpu", "--models"]).arg(models())).contains("This is a 7."));

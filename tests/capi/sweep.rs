@@ -6,16 +6,48 @@ use super::tools::header;
 use std::fmt::Write;
 
 const HANDLES: [&str; 11] = [
-    "SinterHostMemory", "SinterDevice", "SinterBuffer", "SinterProfile", "SinterAttributes", "SinterNetwork",
-    "SinterBuilderConfig", "SinterBuilder", "SinterRuntime", "SinterEngine", "SinterContext",
+    "SinterHostMemory",
+    "SinterDevice",
+    "SinterBuffer",
+    "SinterProfile",
+    "SinterAttributes",
+    "SinterNetwork",
+    "SinterBuilderConfig",
+    "SinterBuilder",
+    "SinterRuntime",
+    "SinterEngine",
+    "SinterContext",
 ];
 
 /// Parameters that may be NULL, wherever they occur or in one function.
 const NULLABLE: &[&str] = &[
-    "userdata", "callback", "symbols", "window", "attributes", "config", "length_out", "n_dims_out", "folder", "domain",
-    "stream", "input_consumed_event", "index_out", "free_out", "total_out", "data_out", "size_out", "address",
-    "permutation", "shape", "step", "sizes", "scales", "bytes_out@sinter_buffer_get_address",
-    "address_out@sinter_buffer_get_address", "name@sinter_device_open", "name@sinter_network_create",
+    "userdata",
+    "callback",
+    "symbols",
+    "window",
+    "attributes",
+    "config",
+    "length_out",
+    "n_dims_out",
+    "folder",
+    "domain",
+    "stream",
+    "input_consumed_event",
+    "index_out",
+    "free_out",
+    "total_out",
+    "data_out",
+    "size_out",
+    "address",
+    "permutation",
+    "shape",
+    "step",
+    "sizes",
+    "scales",
+    "bytes_out@sinter_buffer_get_address",
+    "address_out@sinter_buffer_get_address",
+    "name@sinter_device_open",
+    "name@sinter_network_create",
     "event@sinter_event_destroy",
 ];
 
@@ -101,7 +133,8 @@ fn functions(code: &str) -> Vec<Function> {
 
 /// Types that travel as numbers and are checked.
 fn enums(code: &str) -> Vec<String> {
-    let names = code.lines().filter_map(|l| l.strip_prefix("typedef int32_t ")).map(|l| l.trim_end_matches(';').to_string());
+    let names =
+        code.lines().filter_map(|l| l.strip_prefix("typedef int32_t ")).map(|l| l.trim_end_matches(';').to_string());
     names.filter(|n| n != "SinterStatus" && n != "SinterTensorId").collect()
 }
 
@@ -192,7 +225,8 @@ static void expect(const char *text, SinterStatus status, const char *call) {
   n_checks++;
   if (!fine) {
     n_wrong++;
-    printf("%s\n  gave %s: %s\n  expected \"%s\"\n", call, sinter_status_name(status), message, text == NULL ? "" : text);
+    printf("%s\n  gave %s: %s\n", call, sinter_status_name(status), message);
+    printf("  expected \"%s\"\n", text == NULL ? "" : text);
   }
 @FORGET@  sinter_logger_set_callback(quiet, NULL);
 }
