@@ -18,6 +18,8 @@ mod movers;
 mod networks;
 #[path = "gpu/pointwise.rs"]
 mod pointwise;
+#[path = "gpu/products.rs"]
+mod products;
 
 use parking_lot::{Mutex, MutexGuard};
 use sinter::base::Result;

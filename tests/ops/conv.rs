@@ -1,101 +1,14 @@
 //! Convolution: shapes, messages, the reference against numbers worked out by hand, and the CPU step against it.
 
+use super::product_cases::conv::{case, cases, epilogues, operands};
 use super::steps::{Packs, assert_close, check_cpu, cpu, eval, infer, random};
 use sinter::base::{DType, Dim, Fact, Shape, Tensor};
 use sinter::ops::conv::Conv;
 use sinter::ops::pointwise::{Func, Program};
-use sinter::ops::window::AutoPad;
 use sinter::ops::{InferCx, Op, OpDef};
 
 /// Sums of up to a few hundred f32 products.
-pub const TOLERANCE: f64 = 1e-4;
-
-#[derive(Clone, Debug)]
-pub struct Case {
-    pub name: &'static str,
-    pub x: Vec<usize>,
-    pub w: Vec<usize>,
-    pub op: Conv,
-}
-
-fn case(name: &'static str, x: &[usize], w: &[usize], f: impl FnOnce(&mut Conv)) -> Case {
-    let mut op =
-        Conv { strides: vec![], pads: vec![], dilations: vec![], group: 1, auto_pad: AutoPad::NotSet, epilogue: None };
-    f(&mut op);
-    Case { name, x: x.to_vec(), w: w.to_vec(), op }
-}
-
-/// Shared by reference, CPU and CUDA tests.
-pub fn cases() -> Vec<Case> {
-    vec![
-        case("plain 3x3", &[1, 3, 11, 13], &[5, 3, 3, 3], |_| {}),
-        case("1x1", &[2, 17, 7, 5], &[19, 17, 1, 1], |_| {}),
-        case("1x1 stride 2", &[1, 8, 9, 7], &[6, 8, 1, 1], |c| c.strides = vec![2, 2]),
-        case("asymmetric pads", &[1, 3, 8, 9], &[4, 3, 3, 2], |c| c.pads = vec![2, 0, 1, 3]),
-        case("dilation and stride", &[2, 3, 15, 17], &[7, 3, 3, 3], |c| {
-            c.dilations = vec![2, 3];
-            c.strides = vec![3, 2];
-            c.pads = vec![1, 2, 2, 1];
-        }),
-        case("groups", &[1, 12, 9, 10], &[20, 3, 3, 3], |c| (c.group, c.pads) = (4, vec![1, 1, 1, 1])),
-        case("depthwise", &[2, 13, 11, 9], &[13, 1, 3, 3], |c| (c.group, c.pads) = (13, vec![1; 4])),
-        case("depthwise multiplier 2, 5x5", &[1, 6, 12, 11], &[12, 1, 5, 5], |c| {
-            (c.group, c.pads, c.strides) = (6, vec![2; 4], vec![2, 1]);
-        }),
-        case("depthwise multiplier 3", &[1, 4, 7, 7], &[12, 1, 3, 2], |c| c.group = 4),
-        case("one spatial axis", &[2, 5, 31], &[7, 5, 4], |c| (c.strides, c.pads) = (vec![2], vec![3, 1])),
-        case("three spatial axes", &[1, 4, 5, 6, 7], &[6, 2, 2, 3, 3], |c| {
-            (c.group, c.pads, c.strides, c.dilations) = (2, vec![1, 0, 2, 0, 1, 1], vec![1, 2, 2], vec![2, 1, 1]);
-        }),
-        case("SAME_UPPER, stride 2, even kernel", &[1, 3, 9, 10], &[4, 3, 4, 2], |c| {
-            (c.auto_pad, c.strides) = (AutoPad::SameUpper, vec![2, 2]);
-        }),
-        case("SAME_LOWER", &[1, 3, 9, 10], &[4, 3, 4, 2], |c| c.auto_pad = AutoPad::SameLower),
-        case("VALID", &[1, 3, 9, 10], &[4, 3, 3, 3], |c| (c.auto_pad, c.pads) = (AutoPad::Valid, vec![9; 4])),
-        case("no images", &[0, 3, 9, 10], &[4, 3, 3, 3], |_| {}),
-        case("kernel as large as the image", &[3, 4, 6, 5], &[9, 4, 6, 5], |_| {}),
-        case("kernel beyond the image, in padding", &[1, 2, 2, 2], &[3, 2, 5, 5], |c| c.pads = vec![2; 4]),
-        case("many channels", &[1, 70, 6, 6], &[65, 70, 3, 3], |c| c.pads = vec![1; 4]),
-    ]
-}
-
-/// An epilogue and the shapes of its further operands, for an output shape.
-pub fn epilogues(out: &[usize]) -> Vec<(&'static str, Program, Vec<Vec<usize>>)> {
-    let f32 = DType::F32;
-    let add = |n: usize| {
-        let mut p = Program { inputs: vec![f32; n + 1], instrs: vec![], outputs: vec![0] };
-        let mut r = 0;
-        for i in 1..=n {
-            r = p.push(Func::Add, &[r, i as u16]).unwrap();
-        }
-        p.outputs = vec![p.push(Func::Relu, &[r]).unwrap()];
-        p
-    };
-    let rank = out.len();
-    let only = |axis: usize| (0..rank).map(|i| if i == axis { out[i] } else { 1 }).collect::<Vec<_>>();
-    let mut compare = Program::identity(f32);
-    let zero = compare.push_const(0.0, f32).unwrap();
-    compare.outputs = vec![compare.push(Func::Greater, &[0, zero]).unwrap()];
-    let mut to_f16 = Program::identity(f32);
-    let s = to_f16.push(Func::Sigmoid, &[0]).unwrap();
-    to_f16.outputs = vec![to_f16.push_cast(s, DType::F16).unwrap()];
-    vec![
-        ("relu", Program::single(Func::Relu, &[f32]).unwrap(), vec![]),
-        ("residual", add(1), vec![out.to_vec()]),
-        ("scalar", add(1), vec![vec![]]),
-        ("per channel", add(1), vec![only(1)]),
-        ("per column", add(1), vec![vec![out[rank - 1]]]),
-        ("per image and row", add(1), vec![(0..rank).map(|i| if i == 0 || i + 2 == rank { out[i] } else { 1 }).collect()]),
-        ("four operands", add(4), vec![only(1), out.to_vec(), vec![1], only(rank - 1)]),
-        ("to bool", compare, vec![]),
-        ("to f16", to_f16, vec![]),
-    ]
-}
-
-pub fn operands(c: &Case, with_bias: bool) -> Vec<Option<Tensor>> {
-    let bias = with_bias.then(|| random(DType::F32, &[c.w[0]], 3));
-    vec![Some(random(DType::F32, &c.x, 1)), Some(random(DType::F32, &c.w, 2)), bias]
-}
+const TOLERANCE: f64 = 1e-4;
 
 #[test]
 fn cpu_step_gives_the_references_numbers() {

@@ -1,65 +1,15 @@
 //! Transposed convolution: sizes, the reference against the adjoint of a convolution, and the CPU step.
 
-use super::conv::epilogues;
+use super::product_cases::conv::epilogues;
+use super::product_cases::conv_transpose::{Case, case, cases, operands};
 use super::steps::{check_cpu, eval, infer, random};
 use sinter::base::{DType, Tensor};
 use sinter::ops::Op;
 use sinter::ops::conv::Conv;
-use sinter::ops::conv_transpose::ConvTranspose;
 use sinter::ops::window::AutoPad;
 
 /// Sums of up to a few hundred f32 products.
 const TOLERANCE: f64 = 1e-4;
-
-#[derive(Clone, Debug)]
-pub struct Case {
-    pub name: &'static str,
-    pub x: Vec<usize>,
-    pub w: Vec<usize>,
-    pub op: ConvTranspose,
-}
-
-fn case(name: &'static str, x: &[usize], w: &[usize], f: impl FnOnce(&mut ConvTranspose)) -> Case {
-    let mut op = ConvTranspose {
-        strides: vec![],
-        pads: vec![],
-        dilations: vec![],
-        group: 1,
-        auto_pad: AutoPad::NotSet,
-        output_padding: vec![],
-        output_shape: None,
-        epilogue: None,
-    };
-    f(&mut op);
-    Case { name, x: x.to_vec(), w: w.to_vec(), op }
-}
-
-/// Shared by reference, CPU and CUDA tests.
-pub fn cases() -> Vec<Case> {
-    vec![
-        case("plain", &[1, 3, 5, 4], &[3, 6, 3, 3], |_| {}),
-        case("doubling", &[2, 8, 6, 7], &[8, 5, 2, 2], |c| c.strides = vec![2, 2]),
-        case("stride 2, kernel 4, pad 1", &[1, 4, 5, 6], &[4, 3, 4, 4], |c| (c.strides, c.pads) = (vec![2, 2], vec![1; 4])),
-        case("output padding", &[1, 4, 5, 6], &[4, 3, 3, 3], |c| {
-            (c.strides, c.pads, c.output_padding) = (vec![2, 3], vec![1, 0, 1, 2], vec![1, 2]);
-        }),
-        case("groups", &[2, 6, 5, 5], &[6, 4, 3, 2], |c| (c.group, c.strides) = (3, vec![1, 2])),
-        case("depthwise", &[1, 5, 6, 6], &[5, 1, 3, 3], |c| (c.group, c.strides, c.pads) = (5, vec![2, 2], vec![1; 4])),
-        case("dilation", &[1, 3, 5, 4], &[3, 2, 3, 3], |c| (c.dilations, c.strides) = (vec![2, 3], vec![1, 2])),
-        case("one spatial axis", &[2, 3, 9], &[3, 4, 5], |c| (c.strides, c.pads) = (vec![3], vec![1, 2])),
-        case("three spatial axes", &[1, 2, 3, 4, 3], &[2, 3, 2, 3, 2], |c| (c.strides, c.pads) = (vec![2, 1, 2], vec![0, 1, 0, 1, 1, 0])),
-        case("SAME_UPPER", &[1, 2, 5, 4], &[2, 3, 3, 4], |c| (c.auto_pad, c.strides) = (AutoPad::SameUpper, vec![2, 3])),
-        case("SAME_LOWER", &[1, 2, 5, 4], &[2, 3, 3, 4], |c| (c.auto_pad, c.strides) = (AutoPad::SameLower, vec![2, 1])),
-        case("output shape", &[1, 2, 5, 4], &[2, 3, 3, 3], |c| (c.output_shape, c.strides) = (Some(vec![10, 8]), vec![2, 2])),
-        case("output larger than what is reached", &[1, 2, 3, 3], &[2, 1, 2, 2], |c| c.output_shape = Some(vec![7, 6])),
-        case("no images", &[0, 3, 5, 4], &[3, 6, 3, 3], |_| {}),
-    ]
-}
-
-pub fn operands(c: &Case, with_bias: bool) -> Vec<Option<Tensor>> {
-    let bias = with_bias.then(|| random(DType::F32, &[c.w[1] * c.op.group as usize], 3));
-    vec![Some(random(DType::F32, &c.x, 1)), Some(random(DType::F32, &c.w, 2)), bias]
-}
 
 #[test]
 fn cpu_step_gives_the_references_numbers() {

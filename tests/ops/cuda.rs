@@ -2,7 +2,7 @@
 //! compile.
 
 use super::steps::{self, infer, random};
-use super::{conv, conv_transpose, matmul, pool};
+use super::product_cases::{conv, conv_transpose, matmul, pool};
 use sinter::base::{DType, Tensor};
 use sinter::device::DeviceProps;
 use sinter::device::cuda::{kernel_cache, nvrtc};

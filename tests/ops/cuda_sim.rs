@@ -3,7 +3,7 @@
 //! time, from the comments at their heads; how they compute it is tested on a GPU.
 
 use super::steps::{eval, infer, problem, random};
-use super::{conv, conv_transpose, matmul, pool};
+use super::product_cases::{conv, conv_transpose, matmul, pool};
 use sinter::base::{DType, Fact, Tensor};
 use sinter::device::DeviceProps;
 use sinter::ops::conv::Conv;

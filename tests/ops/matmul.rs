@@ -1,6 +1,7 @@
 //! Matrix products: broadcasting, transposes, integers, messages, and the CPU step against the reference.
 
-use super::conv::epilogues;
+use super::product_cases::conv::epilogues;
+use super::product_cases::matmul::{cases, operands};
 use super::steps::{Packs, check_cpu, cpu, eval, infer, random};
 use sinter::base::{DType, Fact, Shape, Tensor};
 use sinter::ops::matmul::MatMul;
@@ -8,51 +9,6 @@ use sinter::ops::{InferCx, Op, OpDef};
 
 /// Sums of up to a thousand f32 products.
 const TOLERANCE: f64 = 1e-4;
-
-#[derive(Clone, Debug)]
-pub struct Case {
-    pub name: &'static str,
-    pub a: Vec<usize>,
-    pub b: Vec<usize>,
-    pub op: MatMul,
-}
-
-fn case(name: &'static str, a: &[usize], b: &[usize], trans_a: bool, trans_b: bool, alpha: f32) -> Case {
-    Case { name, a: a.to_vec(), b: b.to_vec(), op: MatMul { trans_a, trans_b, alpha, epilogue: None } }
-}
-
-/// Shared by reference, CPU and CUDA tests.
-pub fn cases() -> Vec<Case> {
-    vec![
-        case("plain", &[13, 17], &[17, 19], false, false, 1.0),
-        case("one row", &[1, 512], &[512, 257], false, false, 1.0),
-        case("one row, b transposed", &[1, 67], &[33, 67], false, true, 0.5),
-        case("one column", &[37, 23], &[23, 1], false, false, 1.0),
-        case("both transposed, scaled", &[17, 13], &[19, 17], true, true, -0.25),
-        case("a transposed", &[17, 13], &[17, 19], true, false, 1.0),
-        case("b transposed", &[64, 100], &[65, 100], false, true, 2.0),
-        case("same batch", &[3, 2, 5, 7], &[3, 2, 7, 11], false, false, 1.0),
-        case("b shared by the batch", &[3, 2, 5, 7], &[7, 11], false, false, 1.0),
-        case("b shared, a transposed", &[3, 7, 5], &[7, 11], true, false, 1.0),
-        case("a shared by the batch", &[5, 7], &[4, 7, 11], false, false, 1.0),
-        case("both broadcast", &[3, 1, 5, 7], &[1, 2, 7, 11], false, false, 1.0),
-        case("inner broadcast", &[3, 1, 5, 7], &[3, 2, 7, 11], false, false, 1.0),
-        case("one row a batch", &[6, 1, 20], &[6, 20, 33], false, false, 1.0),
-        case("one row a batch, b transposed", &[6, 1, 40], &[6, 33, 40], false, true, 3.0),
-        case("one row, shared b", &[6, 1, 40], &[40, 9], false, false, 1.0),
-        case("four batch dimensions", &[2, 1, 3, 1, 4, 5], &[1, 2, 1, 2, 5, 3], false, false, 1.0),
-        case("nothing to sum", &[4, 0], &[0, 3], false, false, 1.0),
-        case("no rows", &[0, 4], &[4, 3], false, false, 1.0),
-        case("no batch", &[0, 4, 4], &[4, 3], false, false, 1.0),
-        case("long sums", &[9, 1100], &[1100, 70], false, false, 1.0),
-    ]
-}
-
-pub fn operands(c: &Case, with_bias: bool) -> Vec<Option<Tensor>> {
-    let n = if c.op.trans_b { c.b[c.b.len() - 2] } else { c.b[c.b.len() - 1] };
-    let bias = with_bias.then(|| random(DType::F32, &[n], 3));
-    vec![Some(random(DType::F32, &c.a, 1)), Some(random(DType::F32, &c.b, 2)), bias]
-}
 
 #[test]
 fn cpu_step_gives_the_references_numbers() {

@@ -12,6 +12,7 @@ mod node;
 mod pad;
 mod pointwise;
 mod pool;
+mod product_cases;
 mod products_import;
 mod reduce;
 mod reshape;

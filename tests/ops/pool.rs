@@ -1,67 +1,10 @@
 //! Pooling: sizes with rounding up, what padding counts, indices, and the CPU step against the reference.
 
+use super::product_cases::pool::{Case, case, cases};
 use super::steps::{check_cpu, eval, infer, random};
 use sinter::base::{DType, Tensor};
 use sinter::ops::Op;
-use sinter::ops::pool::{Pool, PoolKind};
-use sinter::ops::window::AutoPad;
-
-#[derive(Clone, Debug)]
-pub struct Case {
-    pub name: &'static str,
-    pub x: Vec<usize>,
-    pub op: Pool,
-}
-
-fn case(name: &'static str, kind: PoolKind, x: &[usize], kernel: &[i64], f: impl FnOnce(&mut Pool)) -> Case {
-    let mut op = Pool {
-        kind,
-        kernel: kernel.to_vec(),
-        strides: vec![],
-        pads: vec![],
-        dilations: vec![],
-        auto_pad: AutoPad::NotSet,
-        ceil_mode: false,
-        count_include_pad: false,
-        p: 2,
-        indices: false,
-        storage_order: 0,
-    };
-    f(&mut op);
-    Case { name, x: x.to_vec(), op }
-}
-
-/// Shared by reference, CPU and CUDA tests.
-pub fn cases() -> Vec<Case> {
-    use PoolKind::*;
-    vec![
-        case("max 3x3 stride 2 pad 1", Max, &[2, 5, 11, 13], &[3, 3], |p| (p.strides, p.pads) = (vec![2, 2], vec![1; 4])),
-        case("max 2x2 stride 2", Max, &[1, 4, 8, 10], &[2, 2], |p| p.strides = vec![2, 2]),
-        case("max rounding up", Max, &[1, 3, 9, 10], &[2, 3], |p| (p.strides, p.ceil_mode) = (vec![2, 2], true)),
-        case("max rounding up, window in the end padding", Max, &[1, 2, 3, 5], &[2, 2], |p| {
-            (p.strides, p.ceil_mode, p.pads) = (vec![2, 3], true, vec![0, 0, 1, 1]);
-        }),
-        case("max dilated", Max, &[1, 2, 12, 11], &[3, 2], |p| (p.dilations, p.pads) = (vec![2, 3], vec![1, 0, 2, 1])),
-        case("max indices", Max, &[2, 3, 7, 6], &[3, 2], |p| (p.indices, p.strides) = (true, vec![2, 1])),
-        case("max indices by columns", Max, &[2, 3, 7, 6], &[2, 2], |p| (p.indices, p.storage_order) = (true, 1)),
-        case("max indices in three axes", Max, &[1, 2, 4, 5, 3], &[2, 2, 2], |p| (p.indices, p.storage_order) = (true, 1)),
-        case("average", Average, &[1, 3, 9, 8], &[3, 3], |p| p.pads = vec![1, 0, 1, 2]),
-        case("average counting padding", Average, &[1, 3, 9, 8], &[3, 3], |p| {
-            (p.pads, p.count_include_pad) = (vec![1, 0, 1, 2], true);
-        }),
-        case("average counting padding, rounding up", Average, &[1, 2, 8, 7], &[3, 4], |p| {
-            (p.pads, p.count_include_pad, p.ceil_mode, p.strides) = (vec![1, 1, 1, 0], true, true, vec![3, 2]);
-        }),
-        case("average dilated", Average, &[1, 2, 10, 9], &[2, 3], |p| (p.dilations, p.strides) = (vec![3, 2], vec![2, 1])),
-        case("average SAME_UPPER", Average, &[1, 2, 7, 6], &[3, 2], |p| (p.auto_pad, p.strides) = (AutoPad::SameUpper, vec![2, 2])),
-        case("average in one axis", Average, &[2, 3, 17], &[5], |p| p.strides = vec![3]),
-        case("average in three axes", Average, &[1, 2, 5, 4, 6], &[2, 2, 3], |p| p.pads = vec![1, 0, 0, 0, 1, 1]),
-        case("Lp 2", Lp, &[1, 3, 7, 8], &[2, 3], |p| p.pads = vec![1, 1, 0, 0]),
-        case("Lp 3", Lp, &[1, 3, 7, 8], &[2, 3], |p| p.p = 3),
-        case("Lp 1", Lp, &[1, 3, 7, 8], &[2, 2], |p| p.p = 1),
-        case("no images", Max, &[0, 3, 7, 8], &[2, 2], |_| {}),
-    ]
-}
+use sinter::ops::pool::PoolKind;
 
 #[test]
 fn cpu_step_gives_the_references_numbers() {

@@ -1,0 +1,196 @@
+//! Convolutions, products and pooling on the device: every tactic of every shared case, by our kernels and by cuBLASLt,
+//! against the reference.
+
+#[path = "../ops/product_cases.rs"]
+#[allow(dead_code)]
+mod product_cases;
+#[path = "../ops/steps.rs"]
+#[allow(dead_code)]
+mod steps;
+
+use super::{Gpu, Memory, Stream, gpu, have_nvrtc};
+use product_cases::{conv, conv_transpose, matmul, pool};
+use sinter::base::{DType, Tensor};
+use sinter::device::cuda::kernel_cache::{arch_of, compile_each};
+use sinter::device::cuda::cublaslt;
+use sinter::device::{Device, DeviceRef};
+use sinter::engine::image::KernelImage;
+use sinter::ops::conv::Conv;
+use sinter::ops::matmul::MatMul;
+use sinter::ops::pointwise::Program;
+use sinter::ops::{KernelSpec, Op, Problem, Tactic, TacticOptions};
+use sinter::runtime::exec::{CudaStep, StepAddresses};
+use sinter::runtime::kernels::LoadedKernels;
+use std::sync::Arc;
+use steps::{assert_close, eval, infer, problem, random};
+
+struct Subject {
+    name: String,
+    op: Op,
+    inputs: Vec<Option<Tensor>>,
+    tolerance: f64,
+}
+
+/// Sums in f32 (f64 for f64), rounded to the type once, or twice where an epilogue follows as a kernel of its own.
+fn tolerance(dtype: DType) -> f64 {
+    match dtype {
+        DType::F16 => 4e-3,
+        DType::BF16 => 3e-2,
+        DType::F32 => 2e-4,
+        DType::F64 => 1e-9,
+        _ => 0.0,
+    }
+}
+
+/// Epilogues that differ in how their operands are reached; a comparison would jump where sums are nearly zero.
+const EPILOGUES: &[&str] = &["relu", "residual", "per channel", "per column", "four operands", "to f16"];
+
+fn add(all: &mut Vec<Subject>, name: &str, dtype: DType, with: &dyn Fn(Option<Program>) -> Op, inputs: &[Option<Tensor>]) {
+    let cast = |v: &[Option<Tensor>]| v.iter().map(|t| t.as_ref().map(|t| t.cast(dtype))).collect::<Vec<_>>();
+    let tolerance = tolerance(dtype);
+    all.push(Subject { name: format!("{name} {dtype}"), op: with(None), inputs: cast(inputs), tolerance });
+    if !matches!(dtype, DType::F32 | DType::F16) {
+        return;
+    }
+    let out = infer(&with(None), inputs).unwrap()[0].shape.concrete().unwrap();
+    for (kind, program, shapes) in conv::epilogues(&out) {
+        if !EPILOGUES.contains(&kind) || (kind == "to f16" && dtype == DType::F16) {
+            continue;
+        }
+        let program = Program::parse(&program.to_string().replace("f32", dtype.name())).unwrap();
+        let mut inputs = inputs.to_vec();
+        inputs.extend(shapes.iter().enumerate().map(|(i, s)| Some(random(DType::F32, s, 20 + i as u64))));
+        all.push(Subject {
+            name: format!("{name} {dtype} with {kind}"),
+            op: with(Some(program)),
+            inputs: cast(&inputs),
+            tolerance: if kind == "to f16" { self::tolerance(DType::F16) } else { tolerance },
+        });
+    }
+}
+
+fn run(gpu: &Gpu, s: &Subject, p: &Problem, t: &Tactic, kernels: &LoadedKernels) -> Vec<Tensor> {
+    let device = &gpu.device;
+    let what = format!("{} by {}", s.name, t.name);
+    let program = s.op.def().cuda_program(t, p, device.props()).unwrap_or_else(|e| panic!("{what}: {e}"));
+    let mut step = CudaStep::new(device, program, t, kernels).unwrap_or_else(|e| panic!("{what}: {e}"));
+    let inputs: Vec<Option<Memory<'_>>> =
+        s.inputs.iter().map(|x| x.as_ref().map(|x| Memory::of::<u8>(device, x.bytes()))).collect();
+    // What a kernel leaves out shows as a pattern that no result has.
+    let outputs: Vec<Memory<'_>> =
+        p.outputs.iter().map(|d| Memory::of::<u8>(device, &vec![0xA5; d.bytes()])).collect();
+    let work = Memory::new(device, step.work_bytes);
+    let at = StepAddresses {
+        inputs: &inputs.iter().map(|m| m.as_ref().map_or(0, |m| m.ptr)).collect::<Vec<_>>(),
+        outputs: &outputs.iter().map(|m| m.ptr).collect::<Vec<_>>(),
+        work: work.ptr,
+    };
+    let stream = Stream::new(device);
+    let _current = device.enter().unwrap();
+    // SAFETY: all memory is as large as the problem says and lives until the stream is drained by `read`.
+    unsafe { step.run(&at, stream.raw) }.unwrap_or_else(|e| panic!("{what}: {e}"));
+    outputs
+        .iter()
+        .zip(&p.outputs)
+        .map(|(m, d)| Tensor::from_bytes(d.dtype, &d.dims, &m.read::<u8>(stream.raw)).unwrap())
+        .collect()
+}
+
+fn check(subjects: Vec<Subject>) {
+    let Some(gpu) = gpu() else { return };
+    if !have_nvrtc() {
+        return;
+    }
+    let library = cublaslt::is_present().is_ok();
+    let mut work: Vec<(&Subject, Problem, Tactic)> = Vec::new();
+    for s in &subjects {
+        let p = problem(&s.op, &s.inputs, &[]).unwrap_or_else(|e| panic!("{}: {e}", s.name));
+        if p.outputs[0].numel() == 0 {
+            continue;
+        }
+        let opt = TacticOptions { cublaslt: library, ..TacticOptions::default() };
+        for t in s.op.def().cuda_tactics(&p, gpu.device.props(), &opt) {
+            work.push((s, p.clone(), t));
+        }
+    }
+    assert!(!work.is_empty());
+    let mut specs: Vec<KernelSpec> = work.iter().flat_map(|(_, _, t)| t.kernels.clone()).collect();
+    specs.sort_by_cached_key(|k| format!("{k:?}"));
+    specs.dedup();
+    let images: Vec<KernelImage> = compile_each(&specs, &arch_of(gpu.device.props().sm), 0)
+        .into_iter()
+        .zip(&specs)
+        .map(|(r, spec)| {
+            let cubin = r.unwrap_or_else(|e| panic!("{spec:?}: {e}"));
+            KernelImage { spec: spec.clone(), entry: cubin.entry.clone(), cubin: Arc::new(cubin.bytes.clone()) }
+        })
+        .collect();
+    let kernels = LoadedKernels::load_images(&DeviceRef::Cuda(gpu.device.clone()), &images).unwrap();
+    for (s, p, t) in &work {
+        let want = eval(&s.op, &s.inputs).unwrap();
+        for (got, want) in run(&gpu, s, p, t, &kernels).iter().zip(&want) {
+            assert_close(&format!("{} by {}", s.name, t.name), got, want, s.tolerance);
+        }
+    }
+    eprintln!("{} tactics of {} nodes, {} kernels", work.len(), subjects.len(), specs.len());
+}
+
+const FLOATS: [DType; 4] = [DType::F32, DType::F16, DType::BF16, DType::F64];
+
+#[test]
+fn convolutions_agree_with_the_reference() {
+    let mut all = Vec::new();
+    for c in conv::cases() {
+        for dtype in FLOATS {
+            let with = |e| Op::from(Conv { epilogue: e, ..c.op.clone() });
+            add(&mut all, c.name, dtype, &with, &conv::operands(&c, true));
+        }
+    }
+    check(all);
+}
+
+#[test]
+fn transposed_convolutions_agree_with_the_reference() {
+    let mut all = Vec::new();
+    for c in conv_transpose::cases() {
+        for dtype in FLOATS {
+            let with = |e| {
+                let mut op = c.op.clone();
+                op.epilogue = e;
+                Op::from(op)
+            };
+            add(&mut all, c.name, dtype, &with, &conv_transpose::operands(&c, true));
+        }
+    }
+    check(all);
+}
+
+#[test]
+fn products_agree_with_the_reference() {
+    let mut all = Vec::new();
+    for c in matmul::cases() {
+        let with = |e| Op::from(MatMul { epilogue: e, ..c.op.clone() });
+        for dtype in FLOATS {
+            add(&mut all, c.name, dtype, &with, &matmul::operands(&c, true));
+        }
+        if c.op.alpha == 1.0 {
+            for dtype in [DType::I32, DType::U32, DType::I64, DType::U64] {
+                let inputs = matmul::operands(&c, true).iter().map(|t| t.as_ref().map(|t| random(dtype, t.shape(), 7))).collect();
+                all.push(Subject { name: format!("{} {dtype}", c.name), op: with(None), inputs, tolerance: 0.0 });
+            }
+        }
+    }
+    check(all);
+}
+
+#[test]
+fn pools_agree_with_the_reference() {
+    let mut all = Vec::new();
+    for c in pool::cases() {
+        for dtype in FLOATS {
+            let x = Some(random(DType::F32, &c.x, 1).cast(dtype));
+            all.push(Subject { name: format!("{} {dtype}", c.name), op: Op::from(c.op.clone()), inputs: vec![x], tolerance: tolerance(dtype) });
+        }
+    }
+    check(all);
+}
