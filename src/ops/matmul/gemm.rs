@@ -307,7 +307,8 @@ impl DeviceGemm {
         let fusion = if relu { Some(Fusion::None) } else { e.after(p, self.bias_after(), dev, opt) };
         let Some(fusion) = fusion else { return Vec::new() };
         let tf32 = opt.tf32 && self.dtype == DType::F32;
-        (0..2)
+        // The library need not have a second algorithm at every shape.
+        (0..if opt.dynamic { 1 } else { 2 })
             .map(|rank| {
                 let name = format!(
                     "cublaslt_{rank}{}{}{}",
