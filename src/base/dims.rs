@@ -32,6 +32,10 @@ enum Atom {
     Min(Box<(Dim, Dim)>),
 }
 
+/// A product of more terms is replaced by a symbol of its own: equality with it is not proved any more, but expressions
+/// cannot grow exponentially.
+const MAX_PRODUCT_TERMS: usize = 1024;
+
 /// Values of symbols.
 pub type Bindings = BTreeMap<Arc<str>, i64>;
 
@@ -41,6 +45,13 @@ impl Dim {
 
     pub fn sym(name: &str) -> Dim {
         Poly(BTreeMap::from([(vec![Atom::Sym(name.into())], 1)])).into()
+    }
+
+    /// A symbol that equals no other.
+    fn opaque() -> Dim {
+        use std::sync::atomic::{AtomicU64, Ordering};
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Dim::sym(&format!("?product{}", NEXT.fetch_add(1, Ordering::Relaxed)))
     }
 
     pub fn as_const(&self) -> Option<i64> {
@@ -172,6 +183,21 @@ impl Dim {
         }
     }
 
+    /// Takes the terms and factors of the expression from `room`; false when they do not fit.
+    pub fn spend_terms(&self, room: &mut usize) -> bool {
+        let n = match self {
+            Dim::Const(_) => 1,
+            Dim::Expr(p) => p.0.keys().map(|m| m.len().max(1)).sum(),
+        };
+        let Some(left) = room.checked_sub(n) else { return false };
+        *room = left;
+        let Dim::Expr(p) = self else { return true };
+        p.0.keys().flatten().all(|a| match a {
+            Atom::Sym(_) => true,
+            Atom::FloorDiv(ab) | Atom::Max(ab) | Atom::Min(ab) => ab.0.spend_terms(room) && ab.1.spend_terms(room),
+        })
+    }
+
     /// Calls `f` with each symbol's name.
     pub fn symbols(&self, f: &mut dyn FnMut(&Arc<str>)) {
         let Dim::Expr(p) = self else { return };
@@ -274,9 +300,13 @@ impl std::ops::Mul for &Dim {
         if let (Some(a), Some(b)) = (self.as_const(), o.as_const()) {
             return Dim::Const(a.saturating_mul(b));
         }
+        let (a, b) = (self.poly(), o.poly());
+        if a.0.len().saturating_mul(b.0.len()) > MAX_PRODUCT_TERMS {
+            return Dim::opaque();
+        }
         let mut out: BTreeMap<Monomial, i64> = BTreeMap::new();
-        for (m, c) in &self.poly().0 {
-            for (n, d) in &o.poly().0 {
+        for (m, c) in &a.0 {
+            for (n, d) in &b.0 {
                 let mut mn: Monomial = m.iter().chain(n).cloned().collect();
                 mn.sort();
                 let e = out.entry(mn).or_insert(0);

@@ -1,8 +1,18 @@
 //! What is known of a value before it is computed: element type, shape, and sometimes its elements.
 
-use crate::base::{DType, Dim, Shape, Tensor};
+use crate::base::{DType, Dim, Result, Shape, Tensor};
 use std::fmt;
 use std::sync::Arc;
+
+/// A tensor larger than this is refused before anything is allocated. The product of all dimensions that are not 0
+/// counts, so that strides and offsets of every tensor that was accepted fit 64 bits many times over.
+pub const MAX_TENSOR_BYTES: usize = 1 << 40;
+
+/// Axes that a tensor may have.
+pub const MAX_RANK: usize = 64;
+
+/// Terms that the symbolic dimensions of one tensor may have, together with its elements known as expressions.
+pub const MAX_TERMS: usize = 4096 * 4;
 
 /// Elements known without running the network.
 #[derive(Clone, Debug)]
@@ -44,6 +54,27 @@ impl Fact {
 
     pub fn rank(&self) -> usize {
         self.shape.rank()
+    }
+
+    /// Fails on a shape that no tensor may have (see [`MAX_TENSOR_BYTES`], [`MAX_RANK`]) and on expressions that grew
+    /// beyond [`MAX_TERMS`]. What a graph holds has passed this.
+    pub fn check(&self) -> Result<()> {
+        let rank = self.rank();
+        crate::ensure!(rank <= MAX_RANK, Unsupported, "a tensor of rank {rank}: at most {MAX_RANK} is supported");
+        let mut bytes = self.dtype.size();
+        for d in self.shape.iter().filter_map(|d| d.as_const()).filter(|d| *d != 0) {
+            crate::ensure!(d > 0, InvalidArgument, "a shape has the dimension {d}");
+            bytes = bytes.saturating_mul(d as usize);
+        }
+        crate::ensure!(bytes <= MAX_TENSOR_BYTES, OutOfMemory, "a tensor {}{} is too large", self.dtype, self.shape);
+        let mut room = MAX_TERMS;
+        let known: &[Dim] = match &self.known {
+            Some(Known::Dims(d)) => d,
+            _ => &[],
+        };
+        let fits = self.shape.iter().chain(known).all(|d| d.spend_terms(&mut room));
+        crate::ensure!(fits, Unsupported, "the dimensions of a tensor are expressions of more than {MAX_TERMS} terms");
+        Ok(())
     }
 
     /// The constant, when every element is a known number of any type.

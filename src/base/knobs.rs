@@ -55,4 +55,8 @@ knobs! {
     REQUIRE_GPU = "SINTER_REQUIRE_GPU";
     /// Tests: the C function that panics once it has its handle.
     TEST_PANIC = "SINTER_TEST_PANIC";
+    /// Tests: mutated files of each kind to try; default 3000.
+    FUZZ_CASES = "SINTER_FUZZ_CASES";
+    /// Tests: the first seed of mutated files, to repeat a reported case.
+    FUZZ_SEED = "SINTER_FUZZ_SEED";
 }

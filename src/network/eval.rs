@@ -16,6 +16,7 @@ pub fn eval_node(node: &Node, inputs: &[Option<Arc<Tensor>>]) -> Result<Vec<Tens
     let refs: Vec<Option<&Fact>> = facts.iter().map(|f| f.as_ref()).collect();
     let run = || -> Result<Vec<Tensor>> {
         let out = node.op.def().infer(&InferCx::new(&refs))?;
+        out.iter().try_for_each(Fact::check)?;
         let tensors: Vec<Option<&Tensor>> = inputs.iter().map(|t| t.as_deref()).collect();
         let result = node.op.def().eval(&EvalCx { inputs: &tensors, outputs: &out })?;
         for (t, f) in result.iter().zip(&out) {

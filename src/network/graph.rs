@@ -79,6 +79,7 @@ impl Graph {
     pub fn add_input(&mut self, name: &str, fact: Fact) -> Result<ValueId> {
         ensure!(!name.is_empty(), InvalidArgument, "an input needs a name");
         ensure!(self.input(name).is_none(), InvalidArgument, "there is already an input named {name:?}");
+        fact.check().with_context(|| format!("input {name:?}"))?;
         let id = self.new_value(name, Fact { known: None, ..fact }, None);
         self.inputs.push(Port { name: name.into(), value: id });
         Ok(id)
@@ -143,7 +144,9 @@ impl Graph {
             ensure!(v.idx() < self.values.len(), InvalidArgument, "there is no tensor with id {}", v.0);
         }
         let facts: Vec<Option<&Fact>> = inputs.iter().map(|v| v.map(|v| self.fact(v))).collect();
-        op.def().infer(&InferCx::new(&facts))
+        let out = op.def().infer(&InferCx::new(&facts))?;
+        out.iter().try_for_each(Fact::check)?;
+        Ok(out)
     }
 
     // ---- reading ----------------------------------------------------------------------------------------------

@@ -21,6 +21,10 @@ use std::time::{Duration, Instant};
 /// Walks of one pass over the graph before the driver gives up on its fix-point.
 const MAX_WALKS: usize = 16;
 
+/// Bytes of constants that one run may compute, besides 16 times those that it began with: weights that are stored in
+/// eight bits unfold to f32 in a few steps, and nothing honest needs more.
+const FOLDED_BYTES: usize = 32 << 20;
+
 /// Node visits that verification after each patch may cost in one run; beyond it, each pass is verified once.
 const VERIFY_BUDGET: usize = 2_000_000;
 
@@ -99,6 +103,8 @@ struct Counters {
     n_patches: Cell<usize>,
     n_refusals: Cell<usize>,
     n_verified_nodes: Cell<usize>,
+    /// Bytes of constants that passes may still compute.
+    foldable_bytes: Cell<usize>,
     /// Refusals that were logged: walks are repeated, messages are not.
     refused: RefCell<HashSet<String>>,
 }
@@ -130,6 +136,13 @@ impl PassCx<'_> {
     /// True when the run has made as many patches as it may.
     pub fn is_stopped(&self) -> bool {
         self.options.stop_after.is_some_and(|n| self.counters.n_patches.get() >= n)
+    }
+
+    /// Takes bytes for a constant that a pass wants to compute; false when the run's share is used up.
+    pub fn take_folded(&self, bytes: usize) -> bool {
+        let left = self.counters.foldable_bytes.get().checked_sub(bytes);
+        self.counters.foldable_bytes.set(left.unwrap_or(self.counters.foldable_bytes.get()));
+        left.is_some()
     }
 
     /// Says, once, why nothing was done at a node.
@@ -185,6 +198,8 @@ impl fmt::Display for Report {
 /// something.
 pub fn run_list(g: &mut Graph, list: &[Box<dyn Pass>], options: &PassOptions, rounds: usize) -> Result<Report> {
     let counters = Counters::default();
+    let given: usize = g.value_ids().filter_map(|v| g.as_const(v)).map(|t| t.bytes().len()).sum();
+    counters.foldable_bytes.set(FOLDED_BYTES.saturating_add(given.saturating_mul(16)));
     let skip = options.skipped();
     let mut report = Report { n_nodes_before: g.n_nodes(), ..Report::default() };
     for p in list {

@@ -2,19 +2,24 @@
 //!
 //! A node folds when its outputs' elements are known from shape arithmetic alone, or when all of its operands are
 //! constants and computing it does not blow the engine up: an output of at most 64 KiB, or of at most twice the bytes
-//! that went in, or one that is only read where it folds on or serves as weights. No single result above 512 MiB.
+//! that went in, or one that is only read where it folds on or serves as weights. No single result above 512 MiB, no
+//! product of more than [`MAX_FLOPS`], and all results together within the run's share ([`PassCx::take_folded`]).
 //! Random operators and nodes that give a graph output stay.
 
 use super::query::n_bytes;
 use crate::base::{Dim, Fact, Known, Result, Tensor};
 use crate::bail;
+use crate::base::dims::Bindings;
 use crate::network::{Graph, Node, NodeId, Patch, ValueId, eval};
 use crate::ops::Op;
 use crate::passes::{NodePass, PassCx};
+use crate::plan::problem_of;
 use std::sync::Arc;
 
 const SMALL_BYTES: usize = 64 << 10;
 const MAX_BYTES: usize = 512 << 20;
+/// Work of one node in the plain reference computation: about a second.
+const MAX_FLOPS: f64 = 5e8;
 
 /// See the module's text.
 pub struct FoldConstants;
@@ -39,7 +44,14 @@ impl NodePass for FoldConstants {
                     .map(|v| v.map_or(Some(None), |v| g.as_const(v).cloned().map(Some)))
                     .collect();
                 let Some(ins) = ins else { return Ok(None) };
-                check_size(g, node)?;
+                let bytes = check_size(g, node)?;
+                let flops = problem_of(g, n, &Bindings::new()).map_or(0.0, |p| node.op.def().flops(&p));
+                if flops > MAX_FLOPS {
+                    bail!(Unsupported, "its constant result would take {flops:.1e} operations to compute");
+                }
+                if !cx.take_folded(bytes) {
+                    bail!(OutOfMemory, "the constants that were computed take too much memory already");
+                }
                 eval::eval_node(node, &ins)?.into_iter().map(Arc::new).collect()
             }
         };
@@ -67,7 +79,8 @@ fn known_elements(f: &Fact) -> Option<Arc<Tensor>> {
     }
 }
 
-fn check_size(g: &Graph, node: &Node) -> Result<()> {
+/// Bytes of the results, when they are few enough.
+fn check_size(g: &Graph, node: &Node) -> Result<usize> {
     let bytes_in: usize = node.inputs.iter().flatten().filter_map(|v| n_bytes(g, *v)).sum();
     let mut bytes_out = 0usize;
     for v in &node.outputs {
@@ -78,7 +91,7 @@ fn check_size(g: &Graph, node: &Node) -> Result<()> {
         bail!(OutOfMemory, "its constant result of {bytes_out} bytes is above the limit of {MAX_BYTES}");
     }
     if bytes_out <= SMALL_BYTES.max(2 * bytes_in) || node.outputs.iter().all(|v| only_feeds_weights(g, *v)) {
-        return Ok(());
+        return Ok(bytes_out);
     }
     bail!(Unsupported, "its result of {bytes_out} bytes is much larger than its {bytes_in} bytes of operands")
 }

@@ -70,8 +70,8 @@ pub struct ShapePlan {
     pub last_input_read: Option<usize>,
 }
 
-/// A tensor larger than this is refused before anything is allocated.
-pub const MAX_TENSOR_BYTES: usize = 1 << 40;
+/// What the host computes at most in one step: shapes, axes and indices are small.
+const MAX_HOST_BYTES: usize = 64 << 20;
 
 /// Runs the shape program.
 ///
@@ -98,6 +98,7 @@ pub fn specialize(
     for (i, p) in g.inputs().iter().enumerate() {
         let dims: Vec<usize> = shapes[i].iter().map(|d| *d as usize).collect();
         let mut f = Fact::new(g.fact(p.value).dtype, dims.as_slice());
+        f.check().with_context(|| format!("input {:?}", p.name))?;
         if let Some(at) = plan.host_inputs.iter().position(|h| *h == i) {
             let t = host_values.get(at).ok_or_else(|| internal!("host value of input {:?} is missing", p.name))?;
             f = Fact::of_const(t.clone());
@@ -116,8 +117,7 @@ pub fn specialize(
                 err!(Unsupported, "the output shape {} depends on the data, which is not supported yet", f.shape)
                     .context(at())
             })?;
-            let bytes = crate::base::tensor::checked_bytes(f.dtype, &dims).with_context(at)?;
-            ensure!(bytes <= MAX_TENSOR_BYTES, OutOfMemory, "{}: a tensor of {bytes} bytes is too large", at());
+            f.check().with_context(at)?;
             crate::log_verbose!("shape of {}: {}{dims:?}", at(), f.dtype);
         }
         match step.kind {
@@ -127,6 +127,8 @@ pub fn specialize(
                 if out.iter().all(|f| host_tensor(f).is_some()) {
                     // Infer gave the elements already.
                 } else if ready {
+                    let bytes: usize = out.iter().filter_map(|f| f.shape.concrete().map(|d| d.iter().product::<usize>() * f.dtype.size())).sum();
+                    ensure!(bytes <= MAX_HOST_BYTES, OutOfMemory, "{}: the host does not compute {bytes} bytes of shapes", at());
                     out = eval_node(node, &known)?.into_iter().map(|t| Fact::of_const(Arc::new(t))).collect();
                 } else {
                     bail!(Internal, "{}: a host step has inputs that the host does not know", at());

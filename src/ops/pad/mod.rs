@@ -39,11 +39,18 @@ pub struct AxisPad {
 /// The pads of every axis, from the operands' numbers.
 pub fn resolve(rank: usize, pads: &[i64], axes: Option<&[i64]>) -> Result<Vec<AxisPad>> {
     let axes = axes_of(rank, pads.len(), axes)?;
+    pads.iter().copied().try_for_each(check_pad)?;
     let mut out = vec![AxisPad { begin: 0, end: 0 }; rank];
     for (i, a) in axes.iter().enumerate() {
         out[*a] = AxisPad { begin: pads[i], end: pads[axes.len() + i] };
     }
     Ok(out)
+}
+
+/// Keeps the arithmetic of positions inside 64 bits.
+fn check_pad(pad: i64) -> Result<()> {
+    ensure!(pad.unsigned_abs() <= 1 << 40, InvalidArgument, "a pad of {pad} elements");
+    Ok(())
 }
 
 fn axes_of(rank: usize, n_pads: usize, axes: Option<&[i64]>) -> Result<Vec<usize>> {
@@ -114,6 +121,7 @@ impl OpDef for Pad {
             return Ok(vec![Fact::new(x.dtype, shape)]);
         };
         let axes = axes_of(x.rank(), pads.len(), axes.as_deref())?;
+        pads.iter().filter_map(|p| p.as_const()).try_for_each(check_pad)?;
         let mut shape = x.shape.clone();
         for (i, a) in axes.iter().enumerate() {
             let d = &x.shape[*a];

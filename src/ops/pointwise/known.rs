@@ -253,6 +253,8 @@ fn divide(dtype: DType, (a, da): (&Dim, i64), (b, db): (&Dim, i64)) -> Option<Sy
         return Some(from_dim(q));
     }
     match den.as_const() {
+        // It has no opposite.
+        Some(i64::MIN) => None,
         _ if dtype.is_int() && at_least(&den, 0) && !den.is(0) => truncating_div(&num, &den).map(from_dim),
         Some(c) if dtype.is_int() && c < 0 => Some(from_dim(negative(&truncating_div(&num, &Dim::Const(-c))?))),
         Some(c) if dtype.is_float() && c > 0 => Some(fraction(num, c)),

@@ -125,7 +125,7 @@ impl OpDef for Pool {
     }
 
     fn flops(&self, p: &Problem) -> f64 {
-        let taps = self.kernel.iter().product::<i64>() as f64;
+        let taps: f64 = self.kernel.iter().map(|k| *k as f64).product();
         p.outputs.first().map_or(0.0, |y| y.numel() as f64 * taps)
     }
 }

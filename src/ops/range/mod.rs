@@ -47,7 +47,7 @@ impl OpDef for Range {
             let n = count(v[0], v[1], v[2])?;
             let known = if x.dtype.is_int() && n <= MAX_KNOWN as i64 {
                 let (start, delta) = (a.to_i64s()[0], c.to_i64s()[0]);
-                Some((0..n).map(|i| Dim::from(start + i * delta)).collect())
+                Some((0..n).map(|i| Dim::from(start.wrapping_add(i.wrapping_mul(delta)))).collect())
             } else {
                 None
             };
@@ -66,7 +66,7 @@ impl OpDef for Range {
         // With all three known as numbers the elements are known as well.
         let known = match (cx.ints(0)?.as_deref(), len.as_const(), cx.ints(2)?.as_deref()) {
             (Some([start]), Some(n), Some([delta])) if (0..=MAX_KNOWN as i64).contains(&n) => {
-                Some((0..n).map(|i| Dim::from(start + i * delta)).collect())
+                Some((0..n).map(|i| Dim::from(start.wrapping_add(i.wrapping_mul(*delta)))).collect())
             }
             _ => None,
         };

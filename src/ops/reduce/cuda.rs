@@ -121,6 +121,7 @@ pub fn program(op: &Reduce, tactic: &Tactic, p: &Problem, _dev: &DeviceProps) ->
     let [lanes, vec, out_rank, red_rank, wide] = tactic.params[..] else {
         return Err(err!(CorruptData, "tactic {} has {} parameters instead of 5", tactic.name, tactic.params.len()));
     };
+    ensure!(vec > 0, CorruptData, "tactic {} has vectors of {vec} elements", tactic.name);
     let (kept, reduced) = (&split.kept, &split.reduced);
     let (lanes, vec, out_rank, red_rank) = (lanes as usize, vec as usize, out_rank as usize, red_rank as usize);
     let n_out = p.outputs[0].numel();

@@ -110,7 +110,8 @@ impl Taps {
 
 /// Positions (maybe outside of the axis) and weights around a coordinate.
 fn neighbours(op: &Resize, scale: f32, x: f32) -> Vec<(i64, f32)> {
-    let floor = x.floor();
+    // Far outside of any axis, and not where integers end.
+    let floor = x.floor().clamp(-1e12, 1e12);
     let (base, ratio) = (floor as i64, x - floor);
     match op.mode {
         ResizeMode::Nearest => {

@@ -114,6 +114,11 @@ impl Resize {
                 plan[*a].roi = (roi[i], roi[n + i]);
             }
         }
+        // A widened filter has 2/scale neighbours and more: with the bound the tables stay near the size of the axis.
+        let thin = plan.iter().find(|p| self.antialias && p.scale < 1.0 / 65536.0 && p.output > 0);
+        if let Some(p) = thin {
+            bail!(Unsupported, "antialias with the scale {} from {} to {} elements", p.scale, p.input, p.output);
+        }
         for (k, p) in plan.iter().enumerate() {
             ensure!(p.input > 0 || p.output == 0, InvalidArgument, "axis {k} is empty and cannot grow to {}", p.output);
         }

@@ -32,7 +32,8 @@ pub fn view(dims: &[usize], ranges: &[Range]) -> View {
         if r.len > 0 {
             v.offset += r.start as i64 * v.strides[k];
         }
-        v.strides[k] *= r.step;
+        // The step of a single element is never taken, and may be anything.
+        v.strides[k] *= if r.len > 1 { r.step } else { 1 };
         v.dims[k] = r.len;
     }
     v

@@ -50,6 +50,7 @@ fn equal_parts(size: i64, n: i64, uneven: bool) -> Result<Vec<i64>> {
 
 fn split(cx: &mut ImportCx<'_>, axis: i64, parts: Option<Vec<i64>>, n: i64, uneven: bool) -> Result<Vec<ValueId>> {
     let x = cx.input(0)?;
+    ensure!(parts.is_some() || n >= cx.n_outputs as i64, InvalidArgument, "{} outputs for {n} parts", cx.n_outputs);
     let shape = cx.shape(x);
     let axis = shape.axis(axis)?;
     let size = shape[axis].as_const();
@@ -81,9 +82,9 @@ fn split(cx: &mut ImportCx<'_>, axis: i64, parts: Option<Vec<i64>>, n: i64, unev
     let mut out = Vec::new();
     let mut at = 0;
     for part in parts {
-        let (start, end) = (ints(cx, &[at]), ints(cx, &[at + part]));
+        let (start, end) = (ints(cx, &[at]), ints(cx, &[at.saturating_add(part)]));
         out.push(cx.add(Slice {}, &[x, start, end, axes])?);
-        at += part;
+        at = at.saturating_add(part);
     }
     Ok(out)
 }

@@ -79,6 +79,8 @@ pub fn program(op: &Softmax, tactic: &Tactic, p: &Problem) -> Result<StepProgram
     if rows * cols == 0 {
         return Ok(StepProgram::default());
     }
+    let sound = |k: &[i64]| (32..=1024).contains(&k[1]) && k[2] > 0;
+    ensure!(tactic.params.chunks_exact(4).all(sound), CorruptData, "tactic {} has parameters out of range", tactic.name);
     // The first kernel that takes these rows; a strided one takes any.
     let fits = |k: &[i64]| match k[0] {
         WARP => inner == 1 && cols <= k[3] as usize && cols % k[2] as usize == 0,

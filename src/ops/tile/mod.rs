@@ -8,7 +8,7 @@ use crate::ops::transpose::cuda;
 use crate::ops::transpose::strided::View;
 use crate::device::DeviceProps;
 use crate::ops::{CpuStep, EvalCx, ImportCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions, fresh_dim, onnx};
-use crate::ops::shape::with_known;
+use crate::ops::shape::{MAX_KNOWN, with_known};
 use crate::{ensure, op_home, op_struct};
 
 op_struct! {
@@ -55,7 +55,7 @@ impl OpDef for Tile {
         let known = match (x.as_dims(), r.as_slice()) {
             (Some(d), [n]) => n
                 .as_const()
-                .filter(|n| d.len() as i64 * n <= 4096)
+                .filter(|n| (d.len() as i64).saturating_mul(*n) <= MAX_KNOWN as i64)
                 .map(|n| std::iter::repeat_n(d, n as usize).flatten().collect()),
             _ => None,
         };

@@ -148,6 +148,10 @@ impl Span {
     /// Fills the rows of `to`, each `width` long, from rows of the image that are `pitch` apart.
     #[inline(always)]
     fn copy_rows(&self, isa: Isa, from: &[f32], pitch: usize, stride: usize, to: &mut [f32], width: usize) {
+        // Nothing of the image, which may have no elements at all.
+        if self.lo == self.hi {
+            return to.fill(0.0);
+        }
         #[cfg(target_arch = "x86_64")]
         if isa == Isa::Avx512 && stride <= 2 {
             let (n_rows, n) = (to.len() / width, self.hi - self.lo);
