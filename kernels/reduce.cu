@@ -148,13 +148,17 @@ DEVICE State lift(T_IN x, i64)
 #endif
 }
 
+template <bool IS_FLOAT> struct Real { typedef ACC type; };
+template <> struct Real<false> { typedef double type; };
+
 DEVICE T_OUT finish(State s, i64 n)
 {
 #if OP == REDUCE_MEAN
     return from_acc<T_OUT>(s / (ACC)n);
 #elif OP == REDUCE_L2 || OP == REDUCE_LOG_SUM
-    if constexpr (op::IsFloat<ACC>::value) return from_acc<T_OUT>(OP == REDUCE_L2 ? op::sqrt(s) : op::log(s));
-    else return from_acc<T_OUT>(OP == REDUCE_L2 ? op::sqrt((double)s) : op::log((double)s));
+    // Integers take the root or logarithm in double, which is then truncated.
+    const Real<op::IsFloat<ACC>::value>::type wide = s;
+    return from_acc<T_OUT>(OP == REDUCE_L2 ? op::sqrt(wide) : op::log(wide));
 #else
     return from_acc<T_OUT>(s);
 #endif

@@ -89,7 +89,11 @@ template <class T> DEVICE T softplus(T x) { return max(x, T(0)) + log1p(exp(-abs
 template <class T> DEVICE T softsign(T x) { return x / (T(1) + abs(x)); }
 template <class T> DEVICE T mish(T x) { return x * tanh(softplus(x)); }
 template <class T> DEVICE T thresholded_relu(T x, T a) { return x > a ? x : T(0); }
-template <class T> DEVICE T shrink(T x, T bias, T lambda) { return x < -lambda ? T(x + bias) : x > lambda ? T(x - bias) : T(0); }
+template <class T> DEVICE T shrink(T x, T bias, T lambda)
+{
+    const bool is_signed = T(-1) < T(0);  // minus lambda is below every unsigned number
+    return is_signed && x < T(-lambda) ? T(x + bias) : x > lambda ? T(x - bias) : T(0);
+}
 DEVICE float round_f16(float x) { return cvt_f32_f16(cvt_rn_f16_f32(x)); }
 DEVICE float round_bf16(float x) { return bf16_to_float(float_to_bf16(x)); }
 

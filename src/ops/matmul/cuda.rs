@@ -10,19 +10,25 @@ use crate::base::Result;
 use crate::device::DeviceProps;
 use crate::err;
 use crate::ops::epilogue::cuda::{CudaEpilogue, ExtraStrides, strides_in};
-use crate::ops::{Arg, Problem, StepProgram, Tactic, TacticOptions};
+use crate::ops::{Arg, Problem, StepProgram, Tactic, TacticOptions, TacticSource};
 
 pub(super) fn tactics(op: &MatMul, p: &Problem, dev: &DeviceProps, opt: &TacticOptions) -> Vec<Tactic> {
     let e = epilogue(op);
-    match device_gemm(op, p, &e) {
-        Some(g) => g.tactics(&e, p, dev, opt),
-        None => Vec::new(),
+    let Some(g) = device_gemm(op, p, &e, true) else { return Vec::new() };
+    let mut list = g.tactics(&e, p, dev, opt);
+    // A batch dimension of 1 may be broadcast by one operand only once it grows, which one stride cannot say.
+    let ambiguous = op.problem(p).is_some_and(|g| g.batch.len() > 1 && g.batch.contains(&1));
+    if opt.dynamic && ambiguous {
+        list.retain(|t| t.source != TacticSource::CublasLt);
     }
+    list
 }
 
 pub(super) fn program(op: &MatMul, tactic: &Tactic, p: &Problem, dev: &DeviceProps) -> Result<StepProgram> {
     let e = epilogue(op);
-    let g = device_gemm(op, p, &e)
+    // After the library the epilogue is a kernel of its own: its operands do not restrict how the batch joins.
+    let in_kernel = tactic.source != TacticSource::CublasLt;
+    let g = device_gemm(op, p, &e, in_kernel)
         .ok_or_else(|| err!(Unsupported, "the batch of this product has more than three dimensions that do not join"))?;
     g.program(tactic, &e, p, dev)
 }
@@ -51,7 +57,8 @@ impl Batch {
     }
 }
 
-fn device_gemm(op: &MatMul, p: &Problem, e: &CudaEpilogue<'_>) -> Option<DeviceGemm> {
+/// `in_kernel`: the product's kernel reads the epilogue's operands, so they take part in the layout.
+fn device_gemm(op: &MatMul, p: &Problem, e: &CudaEpilogue<'_>, in_kernel: bool) -> Option<DeviceGemm> {
     let g = op.problem(p)?;
     let out = &p.outputs.first()?.dims;
     let extra: Vec<Vec<i64>> = e.shapes(p)?.iter().map(|s| strides_in(s, out)).collect();
@@ -72,7 +79,8 @@ fn device_gemm(op: &MatMul, p: &Problem, e: &CudaEpilogue<'_>) -> Option<DeviceG
         bias_rows: false,
         extra: None,
     };
-    layout(&g, base.clone(), &extra).or_else(|| Some(DeviceGemm { extra: None, ..layout(&g, base, &[])? }))
+    let with_extra = if in_kernel { layout(&g, base.clone(), &extra) } else { None };
+    with_extra.or_else(|| Some(DeviceGemm { extra: None, ..layout(&g, base, &[])? }))
 }
 
 /// Places the batch, with operands of the epilogue by their strides over the output's dimensions.
