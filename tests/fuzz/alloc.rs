@@ -13,11 +13,13 @@ static LIVE: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 /// Live bytes when the case began; `usize::MAX` between cases.
 static FLOOR: AtomicUsize = AtomicUsize::new(usize::MAX);
+static LIMIT: AtomicUsize = AtomicUsize::new(HARD_LIMIT);
 static SEED: AtomicU64 = AtomicU64::new(0);
 
-/// Begins a case.
-pub fn start(seed: u64) {
+/// Begins a case; a single one that is repeated ends with a trace as soon as it passes `allowance`.
+pub fn start(seed: u64, alone: bool, allowance: usize) {
     SEED.store(seed, SeqCst);
+    LIMIT.store(if alone { allowance } else { HARD_LIMIT }, SeqCst);
     let live = LIVE.load(SeqCst);
     PEAK.store(live, SeqCst);
     FLOOR.store(live, SeqCst);
@@ -33,7 +35,7 @@ fn add(bytes: usize) {
     let live = LIVE.fetch_add(bytes, SeqCst).wrapping_add(bytes);
     let before = PEAK.fetch_max(live, SeqCst);
     let floor = FLOOR.load(SeqCst);
-    if live > before && floor != usize::MAX && live.saturating_sub(floor) > HARD_LIMIT {
+    if live > before && floor != usize::MAX && live.saturating_sub(floor) > LIMIT.load(SeqCst) {
         FLOOR.store(usize::MAX, SeqCst);
         let trace = std::backtrace::Backtrace::force_capture();
         eprintln!("MEMORY: the case of seed {} asks for {bytes} bytes, {live} in all\n{trace}", SEED.load(SeqCst));

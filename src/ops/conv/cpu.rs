@@ -10,6 +10,9 @@ use crate::ops::epilogue::CpuEpilogue;
 use crate::ops::{CpuArgs, CpuStep, PackCache, Packed, Problem};
 use std::sync::Arc;
 
+/// Floats of the smallest window that the core copies.
+const MAX_WINDOW: usize = 16 << 20;
+
 pub(super) fn cpu(op: &Conv, p: &Problem, pack: &dyn PackCache) -> Result<Option<Box<dyn CpuStep>>> {
     let (Some(x), Some(w), Some(y)) = (p.input(0), p.input(1), p.outputs.first()) else { return Ok(None) };
     if x.dtype != DType::F32 {
@@ -19,7 +22,13 @@ pub(super) fn cpu(op: &Conv, p: &Problem, pack: &dyn PackCache) -> Result<Option
     let g = op.geometry(&x.dims, &w.dims, &y.dims)?;
     let win = &g.window;
     let plane_only = win.input[0] == 1 && win.output[0] == 1 && win.kernel[0] == 1;
-    if !plane_only {
+    // The core copies what a block of pixels reads, gaps of the dilation included; a loop over rows reads in place.
+    let copied = |i: usize, pixels: usize| {
+        let reach = (win.kernel[i] - 1).saturating_mul(win.dilation[i]) / win.stride[i];
+        reach.saturating_add(pixels).saturating_mul(win.kernel[i].min(win.stride[i]))
+    };
+    let window = copied(1, 1).saturating_mul(copied(2, 64)).saturating_mul(g.c / g.group);
+    if !plane_only || window > MAX_WINDOW {
         return Ok(Some(Box::new(VolumeConv { g, epilogue })));
     }
     let params = ConvParams {

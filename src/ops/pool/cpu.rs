@@ -9,6 +9,9 @@ use crate::ops::conv::floats;
 use crate::ops::window::Window3;
 use crate::ops::{CpuArgs, CpuStep, Problem};
 
+/// Floats of a padded row.
+const MAX_ROW: usize = 16 << 20;
+
 pub(super) fn cpu(op: &Pool, p: &Problem) -> Result<Option<Box<dyn CpuStep>>> {
     let (Some(x), Some(y)) = (p.input(0), p.outputs.first()) else { return Ok(None) };
     if x.dtype != DType::F32 {
@@ -17,7 +20,10 @@ pub(super) fn cpu(op: &Pool, p: &Problem) -> Result<Option<Box<dyn CpuStep>>> {
     let win = op.window(&x.dims, &y.dims)?;
     let planes = x.dims[0] * x.dims[1];
     let plane_only = win.input[0] == 1 && win.output[0] == 1 && win.kernel[0] == 1;
-    if !plane_only || op.indices || op.kind == PoolKind::Lp {
+    // The core holds a whole padded row.
+    let row = win.pad_begin[2].saturating_add(win.input[2]).max(win.output[2].saturating_mul(win.stride[2]));
+    let row = row.saturating_add(win.kernel[2].saturating_mul(win.dilation[2]));
+    if !plane_only || row > MAX_ROW || op.indices || op.kind == PoolKind::Lp {
         return Ok(Some(Box::new(Planes { op: op.clone(), win, planes })));
     }
     let pair = |v: [usize; 3]| [v[1], v[2]];

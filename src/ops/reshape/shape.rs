@@ -131,7 +131,8 @@ mod tests {
         check("2,3,4", "4,-1", "4,6");
         check("n,3,4", "0,-1", "n,12");
         check("n,s,64", "n,s,4,-1", "n,s,4,16");
-        check("n,s,64", "-1,64", "");
+        let flat = reshape(&dims("n,s,64"), &dims("-1,64"), false).unwrap();
+        assert_eq!(flat, [Dim::sym("n") * Dim::sym("s"), 64.into()]);
     }
 
     #[test]
