@@ -300,7 +300,7 @@ impl DeviceGemm {
         opt: &TacticOptions,
     ) -> Vec<Tactic> {
         let typed = matches!(self.dtype, DType::F32 | DType::F16 | DType::BF16);
-        if !typed || self.batch[0] != 1 || self.batch[1] != 1 {
+        if !typed || self.k == 0 || self.batch[0] != 1 || self.batch[1] != 1 {
             return Vec::new();
         }
         let relu = e.program.is_some_and(|q| q.as_single() == Some(Func::Relu)) && !self.bias_after();
@@ -363,8 +363,13 @@ impl DeviceGemm {
             "cuBLASLt takes one stride over the batch {:?}",
             self.batch
         );
-        let at = step.workspace;
-        step.workspace += LIBRARY_WORKSPACE;
+        if self.k == 0 && self.bias.is_none() {
+            // The library refuses an empty sum; zero bytes are zero in every type that it is offered for.
+            let bytes = self.total() as usize * self.dtype.size();
+            step.ops.push(DeviceOp::Fill { dst: result.clone(), value: 0, bytes });
+            return Ok(());
+        }
+        ensure!(self.k > 0, Unsupported, "cuBLASLt takes no product with a bias over an empty sum (k = 0)");
         step.ops.push(DeviceOp::Gemm(LibraryGemm {
             batch: self.batch[2],
             m: self.m,
@@ -384,7 +389,8 @@ impl DeviceGemm {
             relu: tactic.params[1] != 0,
             tf32: tactic.params[9] != 0,
             algo_rank: tactic.params[8],
-            workspace: (at, LIBRARY_WORKSPACE),
+            // Scratch is sized by the algorithm that the library gives when the step is made ready.
+            workspace: (step.workspace, LIBRARY_WORKSPACE),
         }));
         Ok(())
     }
