@@ -263,6 +263,9 @@ impl GemmPlan {
             check(lib, status, || format!("setting {attribute:?}"))
         };
         set(Preference::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &(workspace_limit as u64))?;
+        // Where a sum is split, its parts meet in f32 in the workspace: the other schemes round them to the output's type.
+        const REDUCE_IN_COMPUTE_TYPE: u32 = 2;
+        set(Preference::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &REDUCE_IN_COMPUTE_TYPE)?;
         for attribute in [
             Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
             Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
