@@ -151,6 +151,22 @@ fn mutated_engines_end_in_a_value_or_an_error() {
     campaign("engines", |seed| mutate::engine(&mut Rng::new(seed, 2), &bases), pipeline::engine);
 }
 
+/// Long chains whose shapes, expressions or constants double at each link: small files that must stay small work.
+#[test]
+fn chains_that_double_stay_within_their_bounds() {
+    let _turn = TURN.lock();
+    sinter::base::log::set_sink(Some(std::sync::Arc::new(|_, _| {})));
+    for (name, bytes) in seeds::chains() {
+        alloc::start(0, false, 0);
+        let start = Instant::now();
+        let outcome = pipeline::model(&bytes, 0);
+        let (time, grown) = (start.elapsed(), alloc::stop());
+        eprintln!("{name}: {outcome:?} in {:.2} s, {:.1} MiB", time.as_secs_f64(), grown as f64 / (1 << 20) as f64);
+        assert!(time.as_secs() < CASE_SECONDS, "{name} takes {time:?}");
+        assert!(grown <= allowance(bytes.len()), "{name} takes {grown} bytes for a file of {} bytes", bytes.len());
+    }
+}
+
 #[test]
 fn every_base_is_accepted() {
     let _turn = TURN.lock();

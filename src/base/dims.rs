@@ -183,8 +183,9 @@ impl Dim {
         }
     }
 
-    /// Takes the terms and factors of the expression from `room`; false when they do not fit.
-    pub fn spend_terms(&self, room: &mut usize) -> bool {
+    /// Takes the terms and factors of the expression from `room`; false when they do not fit, or when divisions, minima
+    /// and maxima are nested more than `depth` deep.
+    pub fn spend_terms(&self, room: &mut usize, depth: usize) -> bool {
         let n = match self {
             Dim::Const(_) => 1,
             Dim::Expr(p) => p.0.keys().map(|m| m.len().max(1)).sum(),
@@ -194,7 +195,9 @@ impl Dim {
         let Dim::Expr(p) = self else { return true };
         p.0.keys().flatten().all(|a| match a {
             Atom::Sym(_) => true,
-            Atom::FloorDiv(ab) | Atom::Max(ab) | Atom::Min(ab) => ab.0.spend_terms(room) && ab.1.spend_terms(room),
+            Atom::FloorDiv(ab) | Atom::Max(ab) | Atom::Min(ab) => {
+                depth > 0 && ab.0.spend_terms(room, depth - 1) && ab.1.spend_terms(room, depth - 1)
+            }
         })
     }
 

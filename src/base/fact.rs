@@ -12,7 +12,10 @@ pub const MAX_TENSOR_BYTES: usize = 1 << 40;
 pub const MAX_RANK: usize = 64;
 
 /// Terms that the symbolic dimensions of one tensor may have, together with its elements known as expressions.
-pub const MAX_TERMS: usize = 4096 * 4;
+pub const MAX_TERMS: usize = 16 << 10;
+
+/// How deep divisions, minima and maxima may be nested in a dimension: code that walks them recurses.
+pub const MAX_DEPTH: usize = 128;
 
 /// Elements known without running the network.
 #[derive(Clone, Debug)]
@@ -57,7 +60,7 @@ impl Fact {
     }
 
     /// Fails on a shape that no tensor may have (see [`MAX_TENSOR_BYTES`], [`MAX_RANK`]) and on expressions that grew
-    /// beyond [`MAX_TERMS`]. What a graph holds has passed this.
+    /// beyond [`MAX_TERMS`] or [`MAX_DEPTH`]. What a graph holds has passed this.
     pub fn check(&self) -> Result<()> {
         let rank = self.rank();
         crate::ensure!(rank <= MAX_RANK, Unsupported, "a tensor of rank {rank}: at most {MAX_RANK} is supported");
@@ -72,8 +75,8 @@ impl Fact {
             Some(Known::Dims(d)) => d,
             _ => &[],
         };
-        let fits = self.shape.iter().chain(known).all(|d| d.spend_terms(&mut room));
-        crate::ensure!(fits, Unsupported, "the dimensions of a tensor are expressions of more than {MAX_TERMS} terms");
+        let fits = self.shape.iter().chain(known).all(|d| d.spend_terms(&mut room, MAX_DEPTH));
+        crate::ensure!(fits, Unsupported, "the dimensions of a tensor are too long expressions");
         Ok(())
     }
 

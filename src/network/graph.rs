@@ -10,6 +10,9 @@ use crate::{ensure, internal};
 use std::collections::HashSet;
 use std::sync::Arc;
 
+/// Inputs, and outputs, that a graph may have: they are looked up by name one after the other.
+pub const MAX_PORTS: usize = 4096;
+
 /// Index of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ValueId(pub u32);
@@ -78,6 +81,7 @@ impl Graph {
     /// Declares a graph input. Names of inputs are unique and not empty.
     pub fn add_input(&mut self, name: &str, fact: Fact) -> Result<ValueId> {
         ensure!(!name.is_empty(), InvalidArgument, "an input needs a name");
+        ensure!(self.inputs.len() < MAX_PORTS, Unsupported, "a network may have {MAX_PORTS} inputs");
         ensure!(self.input(name).is_none(), InvalidArgument, "there is already an input named {name:?}");
         fact.check().with_context(|| format!("input {name:?}"))?;
         let id = self.new_value(name, Fact { known: None, ..fact }, None);
@@ -113,6 +117,7 @@ impl Graph {
     /// Marks a value as a graph output. Names of outputs are unique and not empty.
     pub fn add_output(&mut self, name: &str, value: ValueId) -> Result<()> {
         ensure!(!name.is_empty(), InvalidArgument, "an output needs a name");
+        ensure!(self.outputs.len() < MAX_PORTS, Unsupported, "a network may have {MAX_PORTS} outputs");
         ensure!(value.idx() < self.values.len(), InvalidArgument, "there is no tensor with id {}", value.0);
         ensure!(self.output(name).is_none(), InvalidArgument, "there is already an output named {name:?}");
         self.outputs.push(Port { name: name.into(), value });

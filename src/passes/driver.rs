@@ -11,8 +11,8 @@
 use crate::base::error::ResultExt;
 use crate::base::{ErrorCode, Result, knobs};
 use crate::internal;
-use crate::network::{Graph, NodeId, Patch};
-use crate::passes::PassOptions;
+use crate::network::{Graph, NodeId, Patch, ValueId};
+use crate::passes::{PassOptions, Target};
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::fmt;
@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 /// Walks of one pass over the graph before the driver gives up on its fix-point.
 const MAX_WALKS: usize = 16;
 
-/// Bytes of constants that one run may compute, besides 16 times those that it began with: weights that are stored in
-/// eight bits unfold to f32 in a few steps, and nothing honest needs more.
+/// Bytes of constants that the portable run may compute, besides 16 times those that it began with: weights that are
+/// stored in eight bits unfold to f32 in a few steps, and nothing honest needs more.
 const FOLDED_BYTES: usize = 32 << 20;
 
 /// Node visits that verification after each patch may cost in one run; beyond it, each pass is verified once.
@@ -198,8 +198,13 @@ impl fmt::Display for Report {
 /// something.
 pub fn run_list(g: &mut Graph, list: &[Box<dyn Pass>], options: &PassOptions, rounds: usize) -> Result<Report> {
     let counters = Counters::default();
-    let given: usize = g.value_ids().filter_map(|v| g.as_const(v)).map(|t| t.bytes().len()).sum();
-    counters.foldable_bytes.set(FOLDED_BYTES.saturating_add(given.saturating_mul(16)));
+    let read = |v: &ValueId| !g.value(*v).consumers.is_empty();
+    let given: usize = g.value_ids().filter(read).filter_map(|v| g.as_const(v)).map(|t| t.bytes().len()).sum();
+    counters.foldable_bytes.set(match options.target {
+        Target::Portable => FOLDED_BYTES.saturating_add(given.saturating_mul(16)),
+        // The portable run has folded before; what a device needs is other layouts of what is there.
+        _ => (FOLDED_BYTES / 4).saturating_add(given),
+    });
     let skip = options.skipped();
     let mut report = Report { n_nodes_before: g.n_nodes(), ..Report::default() };
     for p in list {

@@ -374,6 +374,50 @@ fn half_net() -> Vec<u8> {
     m.finish(&[v, c, s[0].clone()])
 }
 
+/// Models of one long chain each, by what it strains.
+pub fn chains() -> Vec<(&'static str, Vec<u8>)> {
+    let mut out = Vec::new();
+    for (name, op) in [("quotients", "Div"), ("products", "Mul"), ("maxima", "Max"), ("sums", "Add")] {
+        let mut m = Model::new(17);
+        let x = m.input("x", 1, "n,m");
+        let s = m.node("Shape", &[&x], &[]);
+        let (three, seven) = (m.ints(&[3, 3]), m.ints(&[7, 5]));
+        let mut v = s.clone();
+        for i in 0..400 {
+            v = match op {
+                "Mul" | "Add" => m.node(op, &[&v, if i % 2 == 0 { &v } else { &s }], &[]),
+                _ => {
+                    let d = m.node("Div", &[&v, if op == "Div" { &three } else { &s }], &[]);
+                    let v = if op == "Max" { m.node("Max", &[&v, &d], &[]) } else { d };
+                    m.node("Add", &[&v, &seven], &[])
+                }
+            };
+        }
+        let y = m.node("ConstantOfShape", &[&v], &[]);
+        out.push((name, m.finish(&[y])));
+    }
+    let mut m = Model::new(13);
+    let x = m.input("x", 1, "1");
+    let (mut c, rep) = (m.w(&[2]), m.ints(&[2]));
+    for _ in 0..30 {
+        c = m.node("Tile", &[&c, &rep], &[]);
+    }
+    let y = m.node("Add", &[&x, &c], &[]);
+    out.push(("constants", m.finish(&[y])));
+    let mut m = Model::new(13);
+    let mut v = m.input("x", 1, "n,2");
+    for _ in 0..60 {
+        v = m.node("Concat", &[&v, &v], &[("axis", I(1))]);
+    }
+    out.push(("concatenations", m.finish(&[v])));
+    let mut m = Model::new(13);
+    let x = m.input("x", 1, "n");
+    let names: Vec<String> = (0..20_000).map(|i| m.input(&format!("in{i}"), 1, "n")).collect();
+    let y = m.node("Add", &[&x, &names[0]], &[]);
+    out.push(("inputs", m.finish(&[y])));
+    out
+}
+
 /// All base models.
 pub fn models() -> Vec<Vec<u8>> {
     let mut list = vec![
