@@ -178,7 +178,7 @@ pub struct Launch {
     pub args: Vec<Arg>,
 }
 
-/// A matrix product for cuBLASLt in row-major terms: `d[b,m,n] = alpha * op(a)[b,m,k] * op(b)[b,k,n] (+ bias) (+ d)`.
+/// A matrix product for cuBLASLt in row-major terms (its scratch is the algorithm's, known when it is made ready): `d[b,m,n] = alpha * op(a)[b,m,k] * op(b)[b,k,n] (+ bias) (+ d)`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LibraryGemm {
     pub batch: i64,
@@ -206,8 +206,6 @@ pub struct LibraryGemm {
     pub tf32: bool,
     /// Which of the heuristic's algorithms (0 is the first).
     pub algo_rank: i64,
-    /// Bytes of workspace that the algorithm may use, at this offset of the step's workspace.
-    pub workspace: (usize, usize),
 }
 
 /// One thing that a step does on a CUDA stream.

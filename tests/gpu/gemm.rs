@@ -28,7 +28,6 @@ fn gemm(dtype: DType, batch: i64, [m, n, k]: [i64; 3], trans_a: bool, trans_b: b
         relu: false,
         tf32: false,
         algo_rank: 0,
-        workspace: (0, 0),
     }
 }
 

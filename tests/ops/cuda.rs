@@ -151,7 +151,6 @@ fn check_step(what: &str, step: &StepProgram, t: &Tactic, p: &Problem, dev: &Dev
             DeviceOp::Launch(l) => check_launch(what, l, t, p, dev, step),
             DeviceOp::Gemm(g) => {
                 assert_eq!(t.source, TacticSource::CublasLt, "{what}");
-                assert!(g.workspace.0 + g.workspace.1 <= step.workspace, "{what}: workspace");
                 assert_eq!((g.batch * g.m * g.n) as usize, p.outputs[0].numel(), "{what}: sizes of the product");
             }
             _ => {}

@@ -60,7 +60,7 @@ fn a_shape_chain_stays_symbolic() {
     let c = |g: &mut Graph, v: &[i64]| Some(g.add_const("c", Arc::new(Tensor::from_slice(&[v.len()], v))));
     let scalar = |g: &mut Graph, v: i64| Some(g.add_const("c", Arc::new(Tensor::scalar(v))));
     let shape = node("Shape", 13).import(&mut g, &[Some(x)]).unwrap()[0];
-    let mut pick = |g: &mut Graph, i: i64| {
+    let pick = |g: &mut Graph, i: i64| {
         let at = scalar(g, i);
         let d = node("Gather", 13).int("axis", 0).import(g, &[Some(shape), at]).unwrap()[0];
         let zero = c(g, &[0]);

@@ -44,7 +44,6 @@ const SIMT: i64 = 1;
 const LIBRARY: i64 = 2;
 
 /// Scratch that cuBLASLt may use.
-const LIBRARY_WORKSPACE: usize = 32 << 20;
 const MAX_SPLITS: i64 = 32;
 /// Bytes of partial sums at most.
 const MAX_PARTS: i64 = 64 << 20;
@@ -389,8 +388,6 @@ impl DeviceGemm {
             relu: tactic.params[1] != 0,
             tf32: tactic.params[9] != 0,
             algo_rank: tactic.params[8],
-            // Scratch is sized by the algorithm that the library gives when the step is made ready.
-            workspace: (step.workspace, LIBRARY_WORKSPACE),
         }));
         Ok(())
     }

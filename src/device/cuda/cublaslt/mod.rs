@@ -80,7 +80,7 @@ unsafe impl Sync for GemmPlan {}
 
 impl GemmPlan {
     /// Makes descriptors and chooses the algorithm: the `algo_rank`-th that the library's heuristic offers within the
-    /// workspace limit. `gemm.workspace` is not looked at.
+    /// workspace limit.
     ///
     /// Unsupported when the library has no such algorithm.
     pub fn new(device: &Arc<CudaDevice>, gemm: &LibraryGemm, workspace_limit: usize) -> Result<GemmPlan> {

@@ -96,7 +96,6 @@ mod tests {
             relu: false,
             tf32: false,
             algo_rank: 0,
-            workspace: (0, 0),
         }
     }
 
