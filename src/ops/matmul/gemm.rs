@@ -43,7 +43,6 @@ const MMA: i64 = 0;
 const SIMT: i64 = 1;
 const LIBRARY: i64 = 2;
 
-/// Scratch that cuBLASLt may use.
 const MAX_SPLITS: i64 = 32;
 /// Bytes of partial sums at most.
 const MAX_PARTS: i64 = 64 << 20;
