@@ -29,7 +29,7 @@ macro_rules! knobs {
 knobs! {
     /// Severity threshold of the default logger: internal_error, error, warning, info, verbose.
     LOG = "SINTER_LOG";
-    /// Comma-separated stages to print while building: network, passes, plan, choices, engine; `all` for each.
+    /// Comma-separated stages to print while building: network, passes, lowered, plan; `all` for each.
     DUMP = "SINTER_DUMP";
     /// Folder that dumps are written to instead of standard error.
     DUMP_DIR = "SINTER_DUMP_DIR";
