@@ -60,12 +60,15 @@ static BEGAN: AtomicU64 = AtomicU64::new(0);
 /// Place and message of the last panic, from any thread.
 static PANIC: Mutex<String> = Mutex::new(String::new());
 
-fn watch(start: Instant) {
-    std::thread::spawn(move || {
+/// The clock of every campaign of the process: watchers outlive the campaign that started them.
+static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+
+fn watch() {
+    std::thread::spawn(|| {
         loop {
             std::thread::sleep(Duration::from_millis(100));
             let (case, began) = (CASE.load(Ordering::SeqCst), BEGAN.load(Ordering::SeqCst));
-            let now = start.elapsed().as_millis() as u64;
+            let now = START.elapsed().as_millis() as u64;
             if case != 0 && now > began + CASE_SECONDS * 1000 && CASE.load(Ordering::SeqCst) == case {
                 eprintln!("HANG: the case of seed {} runs for more than {CASE_SECONDS} s", case - 1);
                 std::process::abort();
@@ -86,7 +89,7 @@ fn campaign(what: &str, case: impl Fn(u64) -> Vec<u8>, run: impl Fn(&[u8], u64) 
         *PANIC.lock() = text;
     }));
     let start = Instant::now();
-    watch(start);
+    watch();
     let count = |k: &knobs::Knob, default: u64| k.get().map_or(default, |v| v.parse().expect("a number"));
     let (n, first) = (count(&knobs::FUZZ_CASES, 3000), count(&knobs::FUZZ_SEED, 0));
     let mut failures: BTreeMap<String, (u64, usize)> = BTreeMap::new();
@@ -94,7 +97,7 @@ fn campaign(what: &str, case: impl Fn(u64) -> Vec<u8>, run: impl Fn(&[u8], u64) 
     let (mut slowest, mut peak, mut peak_share) = ((Duration::ZERO, 0), (0, 0), (0.0f64, 0));
     for seed in first..first + n {
         let mut fail = |text: String| failures.entry(text).or_insert((seed, 0)).1 += 1;
-        BEGAN.store(start.elapsed().as_millis() as u64, Ordering::SeqCst);
+        BEGAN.store(START.elapsed().as_millis() as u64, Ordering::SeqCst);
         CASE.store(seed + 1, Ordering::SeqCst);
         // Some mutations import what they made, to go on from it.
         let Ok(bytes) = catch_unwind(AssertUnwindSafe(|| case(seed))) else {
