@@ -5,7 +5,7 @@
 
 use crate::base::{DType, Result};
 use crate::device::cuda::CudaDevice;
-use crate::device::{Buffer, CopyKind, Device, DeviceRef};
+use crate::device::{Buffer, Device, DeviceRef};
 use crate::network::Node;
 use crate::ops::{Problem, Tactic, TensorDesc};
 use crate::runtime::exec::{CudaStep, StepAddresses};
@@ -126,18 +126,11 @@ impl Operands {
                 Some(t) => t.bytes().to_vec(),
                 None => random_bytes(d),
             };
-            let stream = device.stream_create()?;
-            // SAFETY: inside the buffer; the block lives until the synchronization.
-            unsafe {
-                let mut at = 0;
-                while at < d.bytes() && !block.is_empty() {
-                    let n = block.len().min(d.bytes() - at);
-                    device.copy(b.ptr() + at as u64, block.as_ptr() as u64, n, CopyKind::HostToDevice, stream)?;
-                    at += n;
-                }
-                device.stream_synchronize(stream)?;
-                device.stream_destroy(stream)?;
-            }
+            // The block repeats until the operand is full.
+            let step = block.len().max(1);
+            let parts = (0..d.bytes()).step_by(step).filter(|_| !block.is_empty());
+            // SAFETY: inside the buffer.
+            unsafe { device.upload(parts.map(|at| (b.ptr() + at as u64, &block[..step.min(d.bytes() - at)])))? };
             inputs.push(b.ptr());
             memory.push(b);
         }

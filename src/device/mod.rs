@@ -115,6 +115,22 @@ impl DeviceRef {
     pub fn kind(&self) -> DeviceKind {
         self.props().kind
     }
+
+    /// Copies host bytes to device addresses and waits until all are there. For loading and set-up: it makes a stream of
+    /// its own.
+    ///
+    /// # Safety
+    /// Each address is valid for the bytes that go to it.
+    pub unsafe fn upload<'a>(&self, parts: impl IntoIterator<Item = (u64, &'a [u8])>) -> Result<()> {
+        let stream = self.stream_create()?;
+        let copied = parts.into_iter().try_for_each(|(to, bytes)| {
+            // SAFETY: the caller's promise; the sources are borrowed past the synchronization below.
+            unsafe { self.copy(to, bytes.as_ptr() as u64, bytes.len(), CopyKind::HostToDevice, stream) }
+        });
+        // SAFETY: made above, destroyed once.
+        let synced = unsafe { self.stream_synchronize(stream).and(self.stream_destroy(stream)) };
+        copied.and(synced)
+    }
 }
 
 impl std::ops::Deref for DeviceRef {

@@ -12,7 +12,7 @@ pub use image::{BuildOptions, DevicePlan, EngineImage, KernelImage};
 
 use crate::base::{DType, Result, Shape};
 use crate::builder;
-use crate::device::{Buffer, CopyKind, DeviceKind, DeviceRef};
+use crate::device::{Buffer, DeviceKind, DeviceRef};
 use crate::network::{Graph, NodeId, ValueId};
 use crate::ops::{KernelSpec, PackCache, Packed, Tactic};
 use crate::plan::{Plan, Profile, StepKind};
@@ -223,17 +223,8 @@ fn place_weights(plan: &Plan, device: &DeviceRef) -> Result<(HashMap<ValueId, u6
         at += tensor(*v).bytes().len().next_multiple_of(256);
     }
     let buffer = Buffer::new(device, at)?;
-    let stream = device.stream_create()?;
-    let copied = list.iter().try_for_each(|v| {
-        let bytes = tensor(*v).bytes();
-        // SAFETY: the target lies in the buffer; the source lives until the stream is synchronized below.
-        unsafe {
-            device.copy(buffer.ptr() + offsets[v], bytes.as_ptr() as u64, bytes.len(), CopyKind::HostToDevice, stream)
-        }
-    });
-    // SAFETY: the stream was made above and is destroyed once.
-    let synced = unsafe { device.stream_synchronize(stream).and(device.stream_destroy(stream)) };
-    copied.and(synced)?;
+    // SAFETY: the targets lie in the buffer, which was sized for them.
+    unsafe { device.upload(list.iter().map(|v| (buffer.ptr() + offsets[v], tensor(*v).bytes())))? };
     let base = buffer.ptr();
     Ok((offsets.into_iter().map(|(v, o)| (v, base + o)).collect(), Some(buffer)))
 }

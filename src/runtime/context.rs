@@ -101,8 +101,8 @@ impl Context {
         &self.engine
     }
 
-    fn profile_ref(&self) -> Profile {
-        self.engine.image.profiles[self.profile].clone()
+    fn profile_ref(&self) -> &Profile {
+        &self.engine.image.profiles[self.profile]
     }
 
     /// Chooses an optimization profile; shapes that are set must be set again.
@@ -143,7 +143,7 @@ impl Context {
         let g = &self.engine.plan.graph;
         let declared = &g.fact(g.inputs()[i].value).shape;
         bind_shape(name, declared, dims, &mut Default::default())?;
-        self.engine.image.profiles[self.profile].check(name, dims)?;
+        self.profile_ref().check(name, dims)?;
         if self.shapes[i].as_deref() != Some(dims) {
             self.shapes[i] = Some(dims.to_vec());
             self.current = None;
@@ -309,16 +309,8 @@ impl Context {
             0 => None,
             n => {
                 let b = Buffer::new(&engine.device, n)?;
-                let device = &engine.device;
-                let stream = device.stream_create()?;
-                let copied = shape.uploads.iter().try_for_each(|(at, t)| {
-                    let (dst, src) = (b.ptr() + *at as u64, t.bytes().as_ptr() as u64);
-                    // SAFETY: inside the buffer; the tensors live in `shape`.
-                    unsafe { device.copy(dst, src, t.bytes().len(), CopyKind::HostToDevice, stream) }
-                });
-                // SAFETY: made above, destroyed once.
-                let synced = unsafe { device.stream_synchronize(stream).and(device.stream_destroy(stream)) };
-                copied.and(synced)?;
+                // SAFETY: offsets and sizes are those that the block was sized for.
+                unsafe { engine.device.upload(shape.uploads.iter().map(|(at, t)| (b.ptr() + *at as u64, t.bytes())))? };
                 Some(b)
             }
         };

@@ -169,10 +169,10 @@ impl Context {
             }
             if let StepExec::Cuda(step) = e {
                 let operands = Operands::new(&bases, &s.inputs, &s.outputs)?;
-                let (i, o) = operands.split();
-                let at = StepAddresses { inputs: i, outputs: o, work: bases.arena + s.work as u64 };
+                let (from, to) = operands.split();
+                let at = StepAddresses { inputs: from, outputs: to, work: bases.arena + s.work as u64 };
                 // SAFETY: the plan gave every operand memory of its size; bound addresses are the application's promise.
-                unsafe { step.run(&at, stream) }.map_err(|e| e.context(format!("step {:?}", bound.names_at(s.step))))?;
+                unsafe { step.run(&at, stream) }.map_err(|e| e.context(format!("step {:?}", bound.names[i])))?;
             }
             if record_after == Some(i) && !event.is_null() {
                 // SAFETY: the application's event and stream.
@@ -263,13 +263,6 @@ impl Context {
     }
 }
 
-impl Bound {
-    fn names_at(&self, step: usize) -> &str {
-        let i = self.shape.steps.iter().position(|s| s.step == step);
-        i.map_or("?", |i| self.names[i].as_str())
-    }
-}
-
 struct JobState {
     inputs: Vec<u64>,
     outputs: Vec<u64>,
@@ -308,13 +301,11 @@ impl CpuJob {
         let end = to.min(n);
         let run_steps = || -> Result<()> {
             for i in from..end {
-                let s = &bound.shape.steps[i];
                 let start = st.times.as_ref().map(|_| Instant::now());
                 self.step(&bases, bound, i, &exec[i])?;
                 if let (Some(t), Some(start)) = (&st.times, start) {
                     t.report(&bound.names[i], start.elapsed().as_secs_f32() * 1e3);
                 }
-                let _ = s;
             }
             Ok(())
         };
