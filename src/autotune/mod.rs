@@ -108,14 +108,13 @@ fn enumerate(graph: &Graph, options: &BuildOptions, opt: &Bindings, device: &Dev
         if candidates.is_empty() {
             let ins: Vec<String> =
                 problem.inputs.iter().map(|d| d.as_ref().map_or("-".into(), |d| d.to_string())).collect();
-            refused.push(err!(
-                Unsupported,
-                "node {:?} ({}) with inputs {} has no CUDA kernel",
-                node.name,
-                node.op.name(),
-                ins.join(", ")
-            ));
-            continue;
+            let what = format!("node {:?} ({}) with inputs {}", node.name, node.op.name(), ins.join(", "));
+            if excluded.contains(TacticSource::Reference.name()) {
+                refused.push(err!(Unsupported, "{what} has no CUDA kernel"));
+                continue;
+            }
+            log_info!("{what} has no CUDA kernel: it runs on the host, with copies there and back");
+            candidates.push(Tactic::on_host());
         }
         by_key.insert(key, groups.len());
         groups.push(Group { nodes: vec![n], problem, candidates });

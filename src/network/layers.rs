@@ -127,6 +127,8 @@ impl Network {
             n_outputs,
             attrs: &given,
             n_added: 0,
+            values: Vec::new(),
+            subgraphs: None,
         };
         let made = (entry.import)(&mut cx).and_then(|out| given.finish().map(|()| out)).with_context(layer);
         let mut out = match made {

@@ -41,6 +41,9 @@ impl AttrSource for AttrReader<'_> {
     fn tensor(&self, name: &str) -> Result<Option<Arc<Tensor>>> {
         AttrReader::tensor(self, name)
     }
+    fn ignore(&self, name: &str) {
+        AttrReader::ignore(self, name)
+    }
 }
 
 /// Reads a model file, with external data beside it.
@@ -171,6 +174,8 @@ impl<'a> Importer<'a> {
             n_outputs: node.output.len(),
             attrs: &attrs,
             n_added: 0,
+            values: Vec::new(),
+            subgraphs: None,
         };
         let out = (entry.import)(&mut cx)?;
         attrs.finish()?;

@@ -5,7 +5,7 @@
 //! a context gets its shapes: it is the only shape rule that an operator has.
 
 use super::tactic::{CpuStep, PackCache, Problem, StepProgram, Tactic};
-use crate::base::{Attrs, DType, Dim, Fact, Result, Shape, Tensor};
+use crate::base::{AttrValue, Attrs, DType, Dim, Fact, Result, Shape, Tensor};
 use crate::device::DeviceProps;
 use crate::network::{Graph, ValueId};
 use crate::ops::Op;
@@ -163,6 +163,39 @@ pub trait OpDef: Debug + Send + Sync {
         Err(internal!("tactic {} has no program", tactic.name))
     }
 
+    /// Output dimensions follow from elements that are no host operands: `infer` gives fresh symbols for them, `eval` the
+    /// true shape. On CUDA the counting program runs first and writes [`OpDef::n_counts`] numbers; [`OpDef::counted_shapes`]
+    /// makes output shapes of them; then the tactic's program runs with these shapes. The scratch keeps its contents in
+    /// between.
+    fn is_data_dependent(&self) -> bool {
+        false
+    }
+
+    /// Numbers (i64) that the counting program writes to `Arg::Count(0..n)`.
+    fn n_counts(&self) -> usize {
+        1
+    }
+
+    /// First of two phases of a data-dependent operator; unknown output dimensions of the problem are 0.
+    fn count_program(&self, tactic: &Tactic, _p: &Problem, _dev: &DeviceProps) -> Result<StepProgram> {
+        Err(internal!("tactic {} has no counting program", tactic.name))
+    }
+
+    /// Shapes of all outputs from the numbers that were counted.
+    fn counted_shapes(&self, _p: &Problem, _counts: &[i64]) -> Result<Vec<Vec<usize>>> {
+        Err(internal!("the operator counts nothing"))
+    }
+
+    /// Graphs that the operator runs: branches, loop bodies.
+    fn bodies(&self) -> Vec<&Arc<Graph>> {
+        Vec::new()
+    }
+
+    /// The operator with other bodies, as many as [`OpDef::bodies`] gives.
+    fn with_bodies(&self, _bodies: Vec<Arc<Graph>>) -> Option<Op> {
+        None
+    }
+
     /// Floating-point operations at concrete shapes, for reports; 0 when moving data only.
     fn flops(&self, _p: &Problem) -> f64 {
         0.0
@@ -225,6 +258,58 @@ pub trait AttrSource {
     fn floats(&self, name: &str) -> Result<Option<Vec<f32>>>;
     fn strings(&self, name: &str) -> Result<Option<Vec<String>>>;
     fn tensor(&self, name: &str) -> Result<Option<Arc<Tensor>>>;
+    /// Marks an attribute as seen whatever it holds.
+    fn ignore(&self, _name: &str) {}
+}
+
+macro_rules! plain_attrs {
+    ($($f:ident $t:ty, $variant:ident;)*) => { $(
+        fn $f(&self, name: &str) -> Result<Option<$t>> {
+            match self.0.get(name) {
+                None => Ok(None),
+                Some(AttrValue::$variant(v)) => Ok(Some(v.clone())),
+                Some(v) => Err(err!(InvalidArgument, "attribute {name:?} is {v}, which is of another type")),
+            }
+        }
+    )* };
+}
+
+impl AttrSource for Attrs {
+    plain_attrs! {
+        int i64, Int;
+        float f32, Float;
+        string String, Str;
+        ints Vec<i64>, Ints;
+        floats Vec<f32>, Floats;
+        strings Vec<String>, Strs;
+        tensor Arc<Tensor>, Tensor;
+    }
+}
+
+/// What an operand or result of a node is while a model is imported. Sequences and optionals exist only there: their
+/// structure is resolved, and what is left are tensors.
+#[derive(Clone, Debug)]
+pub enum ImportValue {
+    Tensor(ValueId),
+    Sequence(Vec<ImportValue>),
+    Optional(Option<Box<ImportValue>>),
+}
+
+/// A subgraph that became a graph of its own.
+pub struct Body {
+    pub graph: Graph,
+    /// Values of the surrounding graph that it reads, in the order of its inputs behind the formal ones.
+    pub captures: Vec<ValueId>,
+}
+
+/// The importer's side of operators that carry graphs or work on sequences.
+pub trait Subgraphs {
+    /// Imports attribute `attr` as a graph of its own with these formal inputs.
+    fn body(&mut self, graph: &mut Graph, attr: &str, inputs: &[Fact]) -> Result<Body>;
+    /// Imports attribute `attr` into the surrounding graph with these operands.
+    fn inline(&mut self, graph: &mut Graph, attr: &str, inputs: &[ImportValue]) -> Result<Vec<ImportValue>>;
+    /// Number of formal inputs and of outputs of attribute `attr`.
+    fn arity(&self, attr: &str) -> Result<(usize, usize)>;
 }
 
 /// What an importer is given: the node's operands and attributes, and the graph to add to.
@@ -240,6 +325,10 @@ pub struct ImportCx<'a> {
     pub n_outputs: usize,
     pub attrs: &'a dyn AttrSource,
     pub n_added: usize,
+    /// All operands, with those that are no tensors; empty when all are tensors.
+    pub values: Vec<Option<ImportValue>>,
+    /// Graph attributes; absent where a node is made without a model.
+    pub subgraphs: Option<&'a mut dyn Subgraphs>,
 }
 
 impl ImportCx<'_> {
@@ -298,6 +387,43 @@ impl ImportCx<'_> {
             [v] => Ok(*v),
             _ => Err(internal!("{} has {} outputs, not one", self.op_type, out.len())),
         }
+    }
+
+    /// Adds what another ONNX operator stands for: how a function is expanded from its definition. `op_type` may carry a
+    /// domain in front (`com.microsoft.FusedMatMul`).
+    pub fn call(
+        &mut self,
+        op_type: &str,
+        opset: i64,
+        attrs: &Attrs,
+        inputs: &[Option<ValueId>],
+        n_outputs: usize,
+    ) -> Result<Vec<ValueId>> {
+        let (domain, op) = op_type.rsplit_once('.').unwrap_or(("", op_type));
+        let entry = crate::ops::find_onnx(domain, op, opset)
+            .ok_or_else(|| err!(Unsupported, "{}: there is no operator {op_type} at opset {opset}", self.op_type))?;
+        let name = format!("{}/{}_{}", self.name, op.to_lowercase(), self.n_added);
+        self.n_added += 1;
+        let mut cx = ImportCx {
+            graph: self.graph,
+            name: &name,
+            op_type: op,
+            opset,
+            inputs: inputs.to_vec(),
+            n_outputs,
+            attrs,
+            n_added: 0,
+            values: Vec::new(),
+            subgraphs: None,
+        };
+        (entry.import)(&mut cx).map_err(|e| e.context(format!("as part of {}", self.op_type)))
+    }
+
+    /// [`Self::call`] for operators with one output.
+    pub fn call1(&mut self, op_type: &str, opset: i64, attrs: &Attrs, inputs: &[ValueId]) -> Result<ValueId> {
+        let inputs: Vec<_> = inputs.iter().map(|v| Some(*v)).collect();
+        let out = self.call(op_type, opset, attrs, &inputs, 1)?;
+        out.first().copied().ok_or_else(|| internal!("{op_type} has no output"))
     }
 
     /// Adds a constant.

@@ -11,7 +11,7 @@ pub mod window;
 // One home per operator, in the order of the table.
 
 pub use def::{
-    AttrSource, EvalCx, ImportCx, InferCx, OnnxOp, OpDef, OpHome, TacticOptions, fresh_dim, onnx,
+    AttrSource, Body, EvalCx, ImportCx, ImportValue, InferCx, Subgraphs, OnnxOp, OpDef, OpHome, TacticOptions, fresh_dim, onnx,
 };
 pub use tactic::*;
 

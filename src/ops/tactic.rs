@@ -137,6 +137,13 @@ pub struct Tactic {
     pub params: Vec<i64>,
 }
 
+impl Tactic {
+    /// The operator's reference on the host, with copies there and back: for what has no kernel.
+    pub fn on_host() -> Tactic {
+        Tactic { name: "host".into(), source: TacticSource::Reference, kernels: vec![], params: vec![] }
+    }
+}
+
 /// An argument of a launch. Addresses are resolved when the step runs.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Arg {
@@ -146,6 +153,8 @@ pub enum Arg {
     Out(usize),
     /// Address inside the step's workspace, at this byte offset.
     Work(usize),
+    /// Address of the number k that a counting program writes.
+    Count(usize),
     /// A null pointer (an absent optional operand).
     Null,
     I32(i32),

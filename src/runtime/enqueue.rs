@@ -167,12 +167,12 @@ impl Context {
                 // SAFETY: our own event.
                 unsafe { device.event_record(self.events[i], stream)? };
             }
-            if let StepExec::Cuda(step) = e {
+            if !matches!(e, StepExec::Nothing) {
                 let operands = Operands::new(&bases, &s.inputs, &s.outputs)?;
                 let (from, to) = operands.split();
                 let at = StepAddresses { inputs: from, outputs: to, work: bases.arena + s.work as u64 };
                 // SAFETY: the plan gave every operand memory of its size; bound addresses are the application's promise.
-                unsafe { step.run(&at, stream) }.map_err(|e| e.context(format!("step {:?}", bound.names[i])))?;
+                unsafe { e.run_on_stream(&at, stream) }.map_err(|e| e.context(format!("step {:?}", bound.names[i])))?;
             }
             if record_after == Some(i) && !event.is_null() {
                 // SAFETY: the application's event and stream.
@@ -347,7 +347,7 @@ impl CpuJob {
             StepExec::Cpu(step) => unsafe { step.run(&args) },
             // SAFETY: as above.
             StepExec::Reference(node, p) => unsafe { run_reference(node, p, &args)? },
-            StepExec::Cuda(_) | StepExec::Nothing => {}
+            StepExec::Cuda(_) | StepExec::OnHost(_) | StepExec::Nothing => {}
         }
         Ok(())
     }

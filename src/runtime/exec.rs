@@ -7,7 +7,7 @@ use crate::device::cuda::{CudaDevice, PreparedLaunch};
 use crate::device::{CopyKind, Device, DeviceRef, RawStream};
 use crate::internal;
 use crate::network::Node;
-use crate::ops::{Arg, CpuArgs, CpuStep, DeviceOp, EvalCx, Problem, StepProgram, Tactic};
+use crate::ops::{Arg, CpuArgs, CpuStep, DeviceOp, EvalCx, Problem, StepProgram, Tactic, TacticSource};
 use std::sync::Arc;
 
 /// Scratch that a cuBLASLt product may ask for.
@@ -19,6 +19,8 @@ pub enum StepExec {
     /// The reference eval, on the CPU device.
     Reference(Node, Problem),
     Cuda(CudaStep),
+    /// The reference eval on the host, in the middle of a CUDA stream.
+    OnHost(HostStep),
     /// The null device.
     Nothing,
 }
@@ -151,6 +153,47 @@ pub unsafe fn run_reference(node: &Node, p: &Problem, args: &CpuArgs<'_>) -> Res
     Ok(())
 }
 
+/// A step of a CUDA plan that the host computes: operands are copied to the host, results back.
+pub struct HostStep {
+    device: DeviceRef,
+    node: Node,
+    problem: Problem,
+    inputs: Vec<Vec<u8>>,
+    outputs: Vec<Vec<u8>>,
+}
+
+impl HostStep {
+    fn new(device: &DeviceRef, node: &Node, p: &Problem) -> HostStep {
+        let inputs = p.inputs.iter().map(|d| vec![0; d.as_ref().map_or(0, |d| d.bytes())]).collect();
+        let outputs = p.outputs.iter().map(|d| vec![0; d.bytes()]).collect();
+        HostStep { device: device.clone(), node: node.clone(), problem: p.clone(), inputs, outputs }
+    }
+
+    /// Waits for the stream, computes, and puts the results on the stream.
+    ///
+    /// # Safety
+    /// The addresses are valid for the shapes that the step was made for, until the stream has passed it.
+    pub unsafe fn run(&mut self, at: &StepAddresses<'_>, stream: RawStream) -> Result<()> {
+        for (to, from) in self.inputs.iter_mut().zip(at.inputs).filter(|(to, _)| !to.is_empty()) {
+            // SAFETY: the caller's promise; the host side is as large.
+            unsafe { self.device.copy(to.as_mut_ptr() as u64, *from, to.len(), CopyKind::DeviceToHost, stream)? };
+        }
+        // SAFETY: the caller's stream. It also ends the copies back of an earlier run.
+        unsafe { self.device.stream_synchronize(stream)? };
+        let ins: Vec<*const u8> = self.inputs.iter().map(|b| b.as_ptr()).collect();
+        let outs: Vec<*mut u8> = self.outputs.iter_mut().map(|b| b.as_mut_ptr()).collect();
+        let args = CpuArgs { inputs: &ins, outputs: &outs, work: std::ptr::null_mut() };
+        // SAFETY: our own memory of the problem's sizes.
+        unsafe { run_reference(&self.node, &self.problem, &args)? };
+        for (from, to) in self.outputs.iter().zip(at.outputs).filter(|(from, _)| !from.is_empty()) {
+            // SAFETY: as above.
+            unsafe { self.device.copy(*to, from.as_ptr() as u64, from.len(), CopyKind::HostToDevice, stream)? };
+        }
+        // SAFETY: the caller's stream; pageable memory must not be written again before the copy is done.
+        unsafe { self.device.stream_synchronize(stream) }
+    }
+}
+
 impl StepExec {
     /// Makes a step ready for its shapes on a device.
     pub fn new(
@@ -166,6 +209,10 @@ impl StepExec {
                 Some(s) => StepExec::Cpu(s),
                 None => StepExec::Reference(node.clone(), problem.clone()),
             },
+            (DeviceRef::Cuda(_), Some(t)) if t.source == TacticSource::Reference => {
+                StepExec::OnHost(HostStep::new(device, node, problem))
+            }
+            (DeviceRef::Null(_), Some(t)) if t.source == TacticSource::Reference => StepExec::Nothing,
             (DeviceRef::Cuda(cuda), Some(t)) => {
                 // Empty results need no launch, and kernels are never launched on nothing.
                 if problem.outputs.iter().all(|o| o.numel() == 0) {
@@ -183,11 +230,26 @@ impl StepExec {
         })
     }
 
+    /// Puts a step of a CUDA plan on the stream.
+    ///
+    /// # Safety
+    /// The addresses are valid for the shapes that the step was made for, until the stream has passed it.
+    pub unsafe fn run_on_stream(&mut self, at: &StepAddresses<'_>, stream: RawStream) -> Result<()> {
+        match self {
+            // SAFETY: the caller's promise.
+            StepExec::Cuda(step) => unsafe { step.run(at, stream) },
+            // SAFETY: the caller's promise.
+            StepExec::OnHost(step) => unsafe { step.run(at, stream) },
+            StepExec::Nothing => Ok(()),
+            StepExec::Cpu(_) | StepExec::Reference(..) => Err(internal!("a CPU step on a CUDA stream")),
+        }
+    }
+
     pub fn workspace(&self) -> usize {
         match self {
             StepExec::Cpu(s) => s.workspace(),
             StepExec::Cuda(c) => c.work_bytes,
-            StepExec::Reference(..) | StepExec::Nothing => 0,
+            StepExec::Reference(..) | StepExec::OnHost(_) | StepExec::Nothing => 0,
         }
     }
 }

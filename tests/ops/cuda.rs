@@ -133,7 +133,7 @@ fn check_launch(what: &str, l: &Launch, t: &Tactic, p: &Problem, dev: &DevicePro
     assert_eq!(l.args.len(), want.len(), "{what}: arguments of {}", spec.file);
     for (i, (a, w)) in l.args.iter().zip(&want).enumerate() {
         let fine = match a {
-            Arg::In(_) | Arg::Out(_) | Arg::Work(_) | Arg::Null => w.ends_with('*'),
+            Arg::In(_) | Arg::Out(_) | Arg::Work(_) | Arg::Count(_) | Arg::Null => w.ends_with('*'),
             Arg::I32(_) => w == "i32",
             Arg::I64(_) => w == "i64",
             Arg::F32(_) => w == "float",

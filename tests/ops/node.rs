@@ -61,6 +61,8 @@ impl Node {
             n_outputs: self.n_outputs,
             attrs: self,
             n_added: 0,
+            values: Vec::new(),
+            subgraphs: None,
         };
         (importer.import)(&mut cx)
     }

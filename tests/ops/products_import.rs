@@ -91,6 +91,8 @@ fn import(domain: &str, op: &str, opset: i64, operands: Vec<X>, attrs: &[(&'stat
         n_outputs: 1,
         attrs: &attrs,
         n_added: 0,
+        values: Vec::new(),
+        subgraphs: None,
     })?;
     graph.add_output("y", outputs[0])?;
     Ok(Imported { graph, outputs, inputs })

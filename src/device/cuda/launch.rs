@@ -74,7 +74,7 @@ impl PackedArgs {
             bytes.resize(bytes.len().next_multiple_of(16), 0);
             offsets.push(bytes.len() as u32);
             match arg {
-                Arg::In(_) | Arg::Out(_) | Arg::Work(_) => {
+                Arg::In(_) | Arg::Out(_) | Arg::Work(_) | Arg::Count(_) => {
                     slots.push((i as u32, arg.clone()));
                     bytes.extend(0u64.to_ne_bytes());
                 }

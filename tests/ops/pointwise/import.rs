@@ -104,6 +104,8 @@ impl Case {
             n_outputs: self.n_outputs,
             attrs: &attrs,
             n_added: 0,
+            values: Vec::new(),
+            subgraphs: None,
         };
         let out = (entry.import)(&mut cx)?;
         for (name, _) in &self.attrs {
