@@ -3,6 +3,8 @@
 //!
 //! Tests take turns on the device: some of them look at its free memory.
 
+#[path = "gpu/cases.rs"]
+mod cases;
 #[path = "gpu/device.rs"]
 mod device;
 #[path = "gpu/engine.rs"]
@@ -12,10 +14,16 @@ mod gemm;
 #[path = "gpu/launch.rs"]
 mod launch;
 mod models;
-#[path = "gpu/movers.rs"]
-mod movers;
 #[path = "gpu/networks.rs"]
 mod networks;
+/// What the tests of operators share with `cpu.rs`.
+#[allow(dead_code)]
+mod ops {
+    pub mod cases;
+    pub mod node;
+    pub mod product_cases;
+    pub mod steps;
+}
 #[path = "gpu/pointwise.rs"]
 mod pointwise;
 #[path = "gpu/products.rs"]

@@ -51,6 +51,12 @@ knobs! {
     SKIP_PASSES = "SINTER_SKIP_PASSES";
     /// Tests: folder of models with recorded outputs.
     TEST_MODELS = "SINTER_TEST_MODELS";
+    /// Tests: `all` compiles every kernel of every case instead of a sample.
+    TEST_KERNELS = "SINTER_TEST_KERNELS";
+    /// Tests: the device of the ONNX conformance run: cpu (default) or cuda.
+    TEST_DEVICE = "SINTER_TEST_DEVICE";
+    /// Tests: the folder `onnx/backend/test/data` of the Python package onnx 1.22.0, or a copy of it.
+    ONNX_DATA = "SINTER_ONNX_DATA";
     /// Tests: make a missing CUDA device a failure instead of a skip.
     REQUIRE_GPU = "SINTER_REQUIRE_GPU";
     /// Tests: the C function that panics once it has its handle.

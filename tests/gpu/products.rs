@@ -1,15 +1,8 @@
 //! Convolutions, products and pooling on the device: every tactic of every shared case, by our kernels and by cuBLASLt,
 //! against the reference.
 
-#[path = "../ops/product_cases.rs"]
-#[allow(dead_code)]
-mod product_cases;
-#[path = "../ops/steps.rs"]
-#[allow(dead_code)]
-mod steps;
-
 use super::{Gpu, Memory, Stream, gpu, have_nvrtc};
-use product_cases::{conv, conv_transpose, matmul, pool};
+use crate::ops::product_cases::{conv, conv_transpose, matmul, pool};
 use sinter::base::{DType, Tensor};
 use sinter::device::cuda::kernel_cache::{arch_of, compile_each};
 use sinter::device::cuda::cublaslt;
@@ -22,7 +15,7 @@ use sinter::ops::{KernelSpec, Op, Problem, Tactic, TacticOptions, TensorDesc};
 use sinter::runtime::exec::{CudaStep, StepAddresses};
 use sinter::runtime::kernels::LoadedKernels;
 use std::sync::Arc;
-use steps::{assert_close, eval, infer, problem, random};
+use crate::ops::steps::{assert_close, eval, infer, problem, random};
 
 struct Subject {
     name: String,

@@ -1,12 +1,14 @@
 //! Operators: shape inference, reference computation, ONNX import and CPU steps, one module per operator.
 
+mod cases;
 mod conv;
 mod conv_transpose;
+mod cpu_cases;
+mod cubin;
 mod cuda;
+mod cuda_cases;
 mod cuda_sim;
 mod matmul;
-mod mover_cases;
-mod movers;
 mod movers_import;
 mod node;
 mod pad;
