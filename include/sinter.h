@@ -319,6 +319,25 @@ typedef int32_t SinterDataType;
  * One byte, 0 or 1.
  */
 #define SINTER_DATA_TYPE_BOOL 13
+/**
+ * -8 to 7, one sign-extended byte for each element; as the next three.
+ */
+#define SINTER_DATA_TYPE_INT4 14
+#define SINTER_DATA_TYPE_UINT4 15
+#define SINTER_DATA_TYPE_INT2 16
+#define SINTER_DATA_TYPE_UINT2 17
+#define SINTER_DATA_TYPE_FLOAT8E4M3FN 18
+#define SINTER_DATA_TYPE_FLOAT8E4M3FNUZ 19
+#define SINTER_DATA_TYPE_FLOAT8E5M2 20
+#define SINTER_DATA_TYPE_FLOAT8E5M2FNUZ 21
+/**
+ * The code of an element in the low four bits of a byte.
+ */
+#define SINTER_DATA_TYPE_FLOAT4E2M1 22
+/**
+ * A power of two: its exponent plus 127.
+ */
+#define SINTER_DATA_TYPE_FLOAT8E8M0 23
 
 /**
  * A tensor of a network: an integer that the functions that add tensors give. It belongs to its network.

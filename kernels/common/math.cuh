@@ -8,11 +8,13 @@
 // Binary          add sub mul div mod fmod pow min max atan2
 // Compare, logic  eq ne lt le gt ge logical_and logical_or logical_xor logical_not is_nan is_inf(x,neg,pos) where(c,a,b)
 // Bits            bit_and bit_or bit_xor bit_not shift_left shift_right
-// cast<To>(x)     float to integer: toward zero, saturating, NaN to 0; integer to integer: wraps; to bool: x != 0
+// cast_odd(x)     to float, rounded to odd, for a half type later
+// cast<To>(x)     (small types: common/small.cuh) float to integer: toward zero, saturating, NaN to 0; integer to integer: wraps; to bool: x != 0
 //
 // Numerics  f32 functions are the precise ones (expf, not __expf). min, max, relu and clip propagate NaN. Integer
 //           division truncates (div), or takes the divisor's sign (mod); a zero divisor gives 0, never a fault.
 #pragma once
+#include "common/small.cuh"
 #include "common/types.cuh"
 
 namespace op {
@@ -177,6 +179,12 @@ template <class To, class From> DEVICE To cast_as(Tag<To>, From x)
     }
 }
 template <class From> DEVICE bool cast_as(Tag<bool>, From x) { return x != From(0); }
-template <class To, class From> DEVICE To cast(From x) { return cast_as(Tag<To>(), x); }
+template <class To, class From> DEVICE To cast(From x)
+{
+    if constexpr (IsSmall<To>::value) return small_from<To, 0>(small_value(x));
+    else return cast_as(Tag<To>(), small_value(x));
+}
+template <class To, int MODE, class From> DEVICE To cast_mode(From x) { return small_from<To, MODE>(small_value(x)); }
+template <class From> DEVICE float cast_odd(From x) { return round_odd(x); }
 
 }  // namespace op

@@ -1,6 +1,8 @@
 // types.cuh — element types, compute types, conversions and vector accesses. Includes no toolkit header.
 //
 // Element types   float double f16 bf16 i8 u8 i16 u16 i32 u32 i64 u64 bool (one byte): what lies in memory.
+// Small types     i4 u4 i2 u2 f8e4m3fn f8e4m3fnuz f8e5m2 f8e5m2fnuz f4e2m1 f8e8m0: structs of one byte, which are moved
+//                 and, with common/small.cuh, converted; a small integer is its value, sign-extended.
 // Compute<T>      what scalar code works in: float for f16 and bf16, else the element type itself.
 // Acc<T>          what sums are kept in: float for f16, bf16 and float; double for double; i64 or u64 for integers.
 // to_compute(x), from_compute<T>(x)   between memory and compute type; rounding is to nearest, ties to even.
@@ -21,6 +23,16 @@ typedef unsigned long long u64;
 
 struct f16 { u16 bits; };
 struct bf16 { u16 bits; };
+struct i4 { i8 bits; };
+struct u4 { u8 bits; };
+struct i2 { i8 bits; };
+struct u2 { u8 bits; };
+struct f8e4m3fn { u8 bits; };
+struct f8e4m3fnuz { u8 bits; };
+struct f8e5m2 { u8 bits; };
+struct f8e5m2fnuz { u8 bits; };
+struct f4e2m1 { u8 bits; };
+struct f8e8m0 { u8 bits; };
 
 #define DEVICE __device__ __forceinline__
 
@@ -55,12 +67,26 @@ template <class T> DEVICE T to_compute(T x) { return x; }
 DEVICE float to_compute(f16 x) { return cvt_f32_f16(x.bits); }
 DEVICE float to_compute(bf16 x) { return bf16_to_float(x.bits); }
 
+// To float, rounded to odd: an inexact result has its last bit set, so that rounding it once more to a half type gives
+// the nearest number of that type.
+DEVICE float float_odd(float r, bool exact) { return exact ? r : __int_as_float(__float_as_int(r) | 1); }
+DEVICE float round_odd(double x)
+{
+    const float r = __double2float_rz(x);
+    return float_odd(r, (double)r == x || x != x);
+}
+DEVICE float round_odd(i64 x) { const float r = __ll2float_rz(x); return float_odd(r, (i64)r == x); }
+DEVICE float round_odd(u64 x) { const float r = __ull2float_rz(x); return float_odd(r, (u64)r == x); }
+DEVICE float round_odd(i32 x) { const float r = __int2float_rz(x); return float_odd(r, (i32)r == x); }
+DEVICE float round_odd(u32 x) { const float r = __uint2float_rz(x); return float_odd(r, (u32)r == x); }
+template <class T> DEVICE float round_odd(T x) { return (float)x; }  // fits
+
 // Overloads on a tag, so that one name serves every destination.
 template <class T> struct Tag {};
 template <class T, class C> DEVICE T from_compute_as(Tag<T>, C x) { return (T)x; }
-template <class C> DEVICE f16 from_compute_as(Tag<f16>, C x) { return f16{cvt_rn_f16_f32((float)x)}; }
+template <class C> DEVICE f16 from_compute_as(Tag<f16>, C x) { return f16{cvt_rn_f16_f32(round_odd(x))}; }
 DEVICE f16 from_compute_as(Tag<f16>, double x) { return f16{cvt_rn_f16_f64(x)}; }
-template <class C> DEVICE bf16 from_compute_as(Tag<bf16>, C x) { return bf16{float_to_bf16((float)x)}; }
+template <class C> DEVICE bf16 from_compute_as(Tag<bf16>, C x) { return bf16{float_to_bf16(round_odd(x))}; }
 
 template <class T, class C> DEVICE T from_compute(C x) { return from_compute_as(Tag<T>(), x); }
 template <class A, class T> DEVICE A to_acc(T x) { return (A)to_compute(x); }

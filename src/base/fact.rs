@@ -92,7 +92,7 @@ impl Fact {
     pub fn as_dims(&self) -> Option<Vec<Dim>> {
         match &self.known {
             Some(Known::Dims(d)) => Some(d.to_vec()),
-            Some(Known::Const(t)) if !t.dtype().is_float() && t.numel() <= 4096 => {
+            Some(Known::Const(t)) if !t.dtype().is_float_like() && t.numel() <= 4096 => {
                 Some(t.to_i64s().into_iter().map(Dim::from).collect())
             }
             _ => None,

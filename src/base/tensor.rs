@@ -1,6 +1,7 @@
 //! A tensor in host memory: dense, row-major, aligned to 64 bytes, owned or a slice of something mapped.
 
 use crate::base::dtype::Element;
+use crate::base::small::{self, CastMode, from_number_mode};
 use crate::base::{DType, Result};
 use std::any::Any;
 use std::fmt;
@@ -95,7 +96,7 @@ impl Tensor {
         crate::ensure!(bytes.len() == want, CorruptData, "{dtype}{shape:?} needs {want} bytes, got {}", bytes.len());
         let mut t = Tensor::zeros(dtype, shape);
         t.bytes_mut().copy_from_slice(bytes);
-        t.normalize_bools();
+        t.normalize();
         Ok(t)
     }
 
@@ -111,7 +112,7 @@ impl Tensor {
     ) -> Result<Tensor> {
         let want = checked_bytes(dtype, shape)?;
         crate::ensure!(bytes.len() == want, CorruptData, "{dtype}{shape:?} needs {want} bytes, got {}", bytes.len());
-        if dtype == DType::Bool || bytes.as_ptr() as usize % dtype.size() != 0 || bytes.is_empty() {
+        if dtype == DType::Bool || dtype.bits() < 8 || bytes.as_ptr() as usize % dtype.size() != 0 || bytes.is_empty() {
             return Tensor::from_bytes(dtype, shape, bytes);
         }
         let storage = Storage::Borrowed { ptr: bytes.as_ptr(), len: bytes.len(), owner };
@@ -181,12 +182,16 @@ impl Tensor {
         Ok(t)
     }
 
-    /// Bytes of value 0 or 1 are the only legal bools; anything else counts as true.
-    pub fn normalize_bools(&mut self) {
+    /// Brings bytes from outside to what the type allows: 0 and 1 are the only bools (anything else counts as true), and
+    /// of a type under 8 bits only its low bits count.
+    pub fn normalize(&mut self) {
         if self.dtype == DType::Bool {
             for b in self.bytes_mut() {
                 *b = (*b != 0) as u8;
             }
+        } else if self.dtype.bits() < 8 {
+            let dtype = self.dtype;
+            small::normalize(dtype, self.bytes_mut());
         }
     }
 
@@ -206,13 +211,15 @@ impl Tensor {
     }
 
     /// Converts the element type; float to integer truncates and saturates, integer to integer wraps, to bool is `!= 0`.
+    /// The small types have rules of their own (`small.rs`).
     pub fn cast(&self, to: DType) -> Tensor {
+        if self.dtype == to {
+            return self.clone();
+        }
         let mut out = Tensor::zeros(to, &self.shape);
-        crate::dispatch!(self.dtype, S => crate::dispatch!(to, D => {
-            for (d, s) in out.slice_mut::<D>().iter_mut().zip(self.slice::<S>()) {
-                *d = convert::<S, D>(*s);
-            }
-        }));
+        let n = self.numel();
+        // SAFETY: both have `n` elements of their type.
+        unsafe { cast_slice(self.dtype, self.bytes().as_ptr(), to, out.bytes_mut().as_mut_ptr(), n, CastMode::default()) };
         out
     }
 
@@ -279,6 +286,91 @@ pub enum Number {
     Uint(u64),
 }
 
+impl Number {
+    /// The nearest f64.
+    pub fn to_f64(self) -> f64 {
+        match self {
+            Number::Float(v) => v,
+            Number::Int(v) => v as f64,
+            Number::Uint(v) => v as f64,
+        }
+    }
+
+    /// Rounded to odd: an inexact result has its last bit set, so that rounding it once more to a narrower type gives the
+    /// nearest number of that type.
+    pub fn to_f64_odd(self) -> f64 {
+        let (v, exact) = match self {
+            Number::Float(v) => return v,
+            Number::Int(v) => (v as f64, v as i128),
+            Number::Uint(v) => (v as f64, v as i128),
+        };
+        odd_f64(v, (v as i128).cmp(&exact))
+    }
+
+    /// As [`Number::to_f64_odd`], for f32.
+    pub fn to_f32_odd(self) -> f32 {
+        match self {
+            Number::Float(v) => odd_f32(v),
+            n => odd_f32(n.to_f64_odd()),
+        }
+    }
+}
+
+/// The rounded `v` moved to an odd neighbour, given how it compares with the exact number.
+fn odd_f64(v: f64, order: std::cmp::Ordering) -> f64 {
+    let bits = v.to_bits();
+    match (order, v > 0.0) {
+        (std::cmp::Ordering::Equal, _) => v,
+        _ if bits & 1 == 1 => v,
+        // Even and inexact: the odd neighbour on the exact number's side. Fewer bits is toward zero.
+        (std::cmp::Ordering::Greater, true) | (std::cmp::Ordering::Less, false) => f64::from_bits(bits - 1),
+        _ => f64::from_bits(bits + 1),
+    }
+}
+
+/// f64 to f32, rounded to odd.
+pub fn odd_f32(v: f64) -> f32 {
+    let r = v as f32;
+    let bits = r.to_bits();
+    if r as f64 == v || v.is_nan() || bits & 1 == 1 {
+        return r;
+    }
+    // Infinity stands for a finite number beyond the range: the largest finite number is odd. Zero for one below it.
+    let toward_zero = (r as f64).abs() > v.abs();
+    f32::from_bits(if toward_zero { bits - 1 } else { bits + 1 })
+}
+
+/// Converts `n` elements between any two types.
+///
+/// # Safety
+/// `src` holds `n` elements of `from`, `dst` has room for `n` of `to`, both aligned for their type; they do not overlap.
+pub unsafe fn cast_slice(from: DType, src: *const u8, to: DType, dst: *mut u8, n: usize, mode: CastMode) {
+    use std::slice::{from_raw_parts, from_raw_parts_mut};
+    let mode = mode.for_type(to);
+    // SAFETY: the caller's promise, here and below.
+    let plain = crate::dispatch_plain!(from, S => crate::dispatch_plain!(to, D => {
+        let (x, y) = unsafe { (from_raw_parts(src.cast::<S>(), n), from_raw_parts_mut(dst.cast::<D>(), n)) };
+        y.iter_mut().zip(x).for_each(|(d, s)| *d = convert::<S, D>(*s));
+        true
+    }, else false), else false);
+    if plain {
+        return;
+    }
+    // A small type: by way of numbers, so that the pairs of types do not multiply the code.
+    let mut numbers = [Number::Int(0); 128];
+    for at in (0..n).step_by(numbers.len()) {
+        let numbers = &mut numbers[..(n - at).min(128)];
+        crate::dispatch!(from, S => {
+            let x = unsafe { from_raw_parts(src.cast::<S>().add(at), numbers.len()) };
+            numbers.iter_mut().zip(x).for_each(|(d, s)| *d = s.to_number());
+        });
+        crate::dispatch!(to, D => {
+            let y = unsafe { from_raw_parts_mut(dst.cast::<D>().add(at), numbers.len()) };
+            y.iter_mut().zip(&*numbers).for_each(|(d, s)| *d = from_number_mode(*s, mode));
+        });
+    }
+}
+
 /// Conversion of one element to and from [`Number`].
 pub trait Scalar: Element {
     fn to_number(self) -> Number;
@@ -295,16 +387,39 @@ macro_rules! scalar_int {
 }
 scalar_int!(i8, u8, i16, u16, i32, u32, i64, u64);
 
-macro_rules! scalar_float {
-    ($($t:ty, $from:expr, $to:expr);*) => { $(impl Scalar for $t {
-        fn to_number(self) -> Number { Number::Float($to(self)) }
+impl Scalar for f64 {
+    fn to_number(self) -> Number {
+        Number::Float(self)
+    }
+    fn from_number(n: Number) -> Self {
+        n.to_f64()
+    }
+}
+
+impl Scalar for f32 {
+    fn to_number(self) -> Number {
+        Number::Float(self as f64)
+    }
+    fn from_number(n: Number) -> Self {
+        match n {
+            Number::Float(v) => v as f32,
+            Number::Int(v) => v as f32,
+            Number::Uint(v) => v as f32,
+        }
+    }
+}
+
+macro_rules! scalar_half {
+    ($($t:ty),*) => { $(impl Scalar for $t {
+        fn to_number(self) -> Number {
+            Number::Float(self.to_f64())
+        }
         fn from_number(n: Number) -> Self {
-            $from(match n { Number::Float(v) => v, Number::Int(v) => v as f64, Number::Uint(v) => v as f64 })
+            <$t>::from_f32(n.to_f32_odd())
         }
     })* };
 }
-scalar_float!(f32, |v| v as f32, |v| v as f64; f64, |v| v, |v| v;
-              half::f16, half::f16::from_f64, half::f16::to_f64; half::bf16, half::bf16::from_f64, half::bf16::to_f64);
+scalar_half!(half::f16, half::bf16);
 
 impl Scalar for bool {
     fn to_number(self) -> Number {
@@ -335,6 +450,32 @@ mod tests {
         assert_eq!(t.cast(DType::Bool).slice::<bool>(), &[true, true, true, true]);
         let i = Tensor::from_slice(&[2], &[257i64, -1]);
         assert_eq!(i.cast(DType::U8).slice::<u8>(), &[1, 255]);
+    }
+
+    #[test]
+    fn a_half_is_rounded_once() {
+        let f16 = |n| half::f16::from_number(n).to_f64();
+        let bf16 = |n| half::bf16::from_number(n).to_f64();
+        // Just above the middle of two neighbours, by less than an f32 shows.
+        let above = |tie: f64| Number::Float(f64::from_bits(tie.to_bits() + 1));
+        assert_eq!([f16(Number::Float(2049.0)), f16(above(2049.0)), f16(above(-2049.0))], [2048.0, 2050.0, -2050.0]);
+        assert_eq!([bf16(Number::Float(257.0)), bf16(above(257.0))], [256.0, 258.0]);
+        assert_eq!(bf16(Number::Int((1 << 62) + (1 << 54) + 1)), ((1i64 << 62) + (1 << 55)) as f64);
+        assert_eq!(bf16(Number::Int(-(1 << 62) - (1 << 54) - 1)), -(((1i64 << 62) + (1 << 55)) as f64));
+        assert_eq!(bf16(Number::Uint(u64::MAX)), 2f64.powi(64));
+        assert_eq!([f16(Number::Float(65519.999999)), f16(Number::Float(65520.0)), bf16(Number::Float(1e300))], [65504.0, f64::INFINITY, f64::INFINITY]);
+        assert_eq!([bf16(Number::Float(1e-300)), f16(Number::Float(-1e-300))], [0.0, -0.0]);
+        assert!(f16(Number::Float(f64::NAN)).is_nan());
+    }
+
+    #[test]
+    fn casts_to_small_types_and_back() {
+        let x = Tensor::from_slice(&[5], &[1.5f32, -3.2, 9.0, 0.26, -7.0]);
+        assert_eq!(x.cast(DType::I4).to_i64s(), [1, -3, -7, 0, -7]);
+        assert_eq!(x.cast(DType::F4E2M1).to_f32s(), [1.5, -3.0, 6.0, 0.5, -6.0]);
+        assert_eq!(x.cast(DType::F8E5M2).cast(DType::F16).to_f32s(), [1.5, -3.0, 8.0, 0.25, -7.0]);
+        assert_eq!(x.cast(DType::F8E4M3FN).cast(DType::Bool).slice::<bool>(), [true; 5]);
+        assert_eq!(Tensor::from_bytes(DType::I2, &[2], &[3, 0xfd]).unwrap().to_i64s(), [-1, 1]);
     }
 
     #[test]

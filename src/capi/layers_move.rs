@@ -7,28 +7,10 @@ use super::layer_kinds::{SinterPadding, SinterResize};
 use super::layers::{add, attrs, dtype_of, kind_of};
 use super::network::{SinterDataType, SinterNetwork, SinterTensorId, id, value, value_opt};
 use super::status::SinterStatus;
-use crate::base::{AttrValue, Attrs, DType, Result};
+use crate::base::{AttrValue, Attrs, Result};
+use crate::onnx::tensor::onnx_code_of;
 use crate::{bail, ensure};
 use std::ffi::c_char;
-
-/// ONNX's number of an element type.
-fn onnx_dtype(d: DType) -> i64 {
-    match d {
-        DType::F32 => 1,
-        DType::U8 => 2,
-        DType::I8 => 3,
-        DType::U16 => 4,
-        DType::I16 => 5,
-        DType::I32 => 6,
-        DType::I64 => 7,
-        DType::Bool => 9,
-        DType::F16 => 10,
-        DType::F64 => 11,
-        DType::U32 => 12,
-        DType::U64 => 13,
-        DType::BF16 => 16,
-    }
-}
 
 /// Adds a transposition, a new shape, or both in this order (Transpose, Reshape).
 ///
@@ -296,7 +278,7 @@ pub unsafe extern "C" fn sinter_network_add_cast(
     guard("sinter_network_add_cast", || {
         add(network, name, tensor_out, |net, name| {
             let x = value(net, input, "input")?;
-            net.add(name, "Cast", &[Some(x)], &attrs([("to", AttrValue::Int(onnx_dtype(dtype.rust()?)))]))
+            net.add(name, "Cast", &[Some(x)], &attrs([("to", AttrValue::Int(onnx_code_of(dtype.rust()?) as i64))]))
         })
     })
 }

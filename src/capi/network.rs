@@ -47,6 +47,19 @@ impl SinterDataType {
     pub const UINT64: Self = Self(12);
     /// One byte, 0 or 1.
     pub const BOOL: Self = Self(13);
+    /// -8 to 7, one sign-extended byte for each element; as the next three.
+    pub const INT4: Self = Self(14);
+    pub const UINT4: Self = Self(15);
+    pub const INT2: Self = Self(16);
+    pub const UINT2: Self = Self(17);
+    pub const FLOAT8E4M3FN: Self = Self(18);
+    pub const FLOAT8E4M3FNUZ: Self = Self(19);
+    pub const FLOAT8E5M2: Self = Self(20);
+    pub const FLOAT8E5M2FNUZ: Self = Self(21);
+    /// The code of an element in the low four bits of a byte.
+    pub const FLOAT4E2M1: Self = Self(22);
+    /// A power of two: its exponent plus 127.
+    pub const FLOAT8E8M0: Self = Self(23);
 
     pub(super) fn rust(self) -> Result<DType> {
         let known = u8::try_from(self.0).ok().and_then(DType::from_code);

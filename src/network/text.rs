@@ -18,7 +18,7 @@ struct TensorText<'a>(&'a crate::base::Tensor);
 
 impl fmt::Display for TensorText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.dtype().is_float() {
+        if self.0.dtype().is_float_like() {
             write!(f, "{:?}:{}", self.0.to_f64s()[0], self.0.dtype())
         } else {
             write!(f, "{}:{}", self.0.to_i64s()[0], self.0.dtype())

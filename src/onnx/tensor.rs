@@ -4,7 +4,9 @@
 //! prescribes, or in an external file; exactly one of them. Bytes are used in place when they are aligned for the
 //! element type, and copied otherwise. Values that do not fit the declared type are errors, not wrapped.
 //!
-//! Strings, complex numbers, 8-bit floats, types under 8 bits and segmented tensors are refused as unsupported.
+//! Types under 8 bits stand packed, low bits first, and take a byte for each element in memory.
+//!
+//! Strings, complex numbers and segmented tensors are refused as unsupported.
 
 #[cfg(target_endian = "big")]
 compile_error!("ONNX data is little-endian and is used in place");
@@ -40,6 +42,16 @@ pub fn dtype_of(code: i32) -> Result<DType> {
         Ok(DataType::Int64) => DType::I64,
         Ok(DataType::Uint64) => DType::U64,
         Ok(DataType::Bool) => DType::Bool,
+        Ok(DataType::Int4) => DType::I4,
+        Ok(DataType::Uint4) => DType::U4,
+        Ok(DataType::Int2) => DType::I2,
+        Ok(DataType::Uint2) => DType::U2,
+        Ok(DataType::Float8e4m3fn) => DType::F8E4M3FN,
+        Ok(DataType::Float8e4m3fnuz) => DType::F8E4M3FNUZ,
+        Ok(DataType::Float8e5m2) => DType::F8E5M2,
+        Ok(DataType::Float8e5m2fnuz) => DType::F8E5M2FNUZ,
+        Ok(DataType::Float4e2m1) => DType::F4E2M1,
+        Ok(DataType::Float8e8m0) => DType::F8E8M0,
         Ok(other) => crate::bail!(Unsupported, "element type {} is not supported", other.as_str_name()),
         Err(_) => crate::bail!(Unsupported, "element type number {code} is not known"),
     })
@@ -61,6 +73,16 @@ pub fn onnx_code_of(dtype: DType) -> i32 {
         DType::I64 => DataType::Int64,
         DType::U64 => DataType::Uint64,
         DType::Bool => DataType::Bool,
+        DType::I4 => DataType::Int4,
+        DType::U4 => DataType::Uint4,
+        DType::I2 => DataType::Int2,
+        DType::U2 => DataType::Uint2,
+        DType::F8E4M3FN => DataType::Float8e4m3fn,
+        DType::F8E4M3FNUZ => DataType::Float8e4m3fnuz,
+        DType::F8E5M2 => DataType::Float8e5m2,
+        DType::F8E5M2FNUZ => DataType::Float8e5m2fnuz,
+        DType::F4E2M1 => DataType::Float4e2m1,
+        DType::F8E8M0 => DataType::Float8e8m0,
     };
     onnx as i32
 }
@@ -88,7 +110,7 @@ pub fn tensor_proto(tensor: &Tensor, name: &str) -> TensorProto {
         dims: tensor.shape().iter().map(|d| *d as i64).collect(),
         data_type: Some(onnx_code_of(tensor.dtype())),
         name: Some(name.to_string()),
-        raw_data: Some(Bytes::copy_from_slice(tensor.bytes())),
+        raw_data: Some(packed(tensor)),
         ..Default::default()
     }
 }
@@ -121,7 +143,7 @@ fn convert(t: &TensorProto, external: Option<&ExternalFiles>) -> Result<Tensor> 
         Ok(DataLocation::External) => {
             crate::ensure!(given.is_empty(), CorruptData, "has external data and also {}", given.join(", "));
             let files = external.ok_or_else(|| crate::err!(Unsupported, "external data is not possible here"))?;
-            return in_place(dtype, &shape, files.read(&t.external_data, checked_bytes(dtype, &shape)?)?);
+            return from_raw(dtype, &shape, files.read(&t.external_data, packed_bytes(dtype, &shape)?)?);
         }
         Err(_) => crate::bail!(Unsupported, "data location {location} is not known"),
     }
@@ -130,7 +152,7 @@ fn convert(t: &TensorProto, external: Option<&ExternalFiles>) -> Result<Tensor> 
     match given.as_slice() {
         [] if shape.contains(&0) => Ok(Tensor::zeros(dtype, &shape)),
         [] => Err(crate::err!(CorruptData, "{dtype}{shape:?} has no data")),
-        ["raw_data"] => in_place(dtype, &shape, raw.cloned().unwrap_or_default()),
+        ["raw_data"] => from_raw(dtype, &shape, raw.cloned().unwrap_or_default()),
         [one] if *one == typed => from_typed(t, dtype, &shape).with_context(|| typed),
         [one] => Err(crate::err!(CorruptData, "{dtype} data must be in {typed} or raw_data, got {one}")),
         many => Err(crate::err!(CorruptData, "has data in more than one field: {}", many.join(", "))),
@@ -149,7 +171,40 @@ fn shape_of(dtype: DType, dims: &[i64]) -> Result<Vec<usize>> {
     Ok(shape)
 }
 
-fn in_place(dtype: DType, shape: &[usize], bytes: Bytes) -> Result<Tensor> {
+/// Bytes of a tensor in a file.
+fn packed_bytes(dtype: DType, shape: &[usize]) -> Result<usize> {
+    let per_byte = 8 / dtype.bits().min(8);
+    Ok(checked_bytes(dtype, shape)?.div_ceil(per_byte))
+}
+
+/// The bytes of a tensor as files have them.
+fn packed(tensor: &Tensor) -> Bytes {
+    let bits = tensor.dtype().bits();
+    if bits >= 8 {
+        return Bytes::copy_from_slice(tensor.bytes());
+    }
+    let mask = (1u8 << bits) - 1;
+    let pack = |c: &[u8]| c.iter().enumerate().fold(0, |b, (i, v)| b | (v & mask) << (i * bits));
+    tensor.bytes().chunks(8 / bits).map(pack).collect()
+}
+
+/// The elements behind packed bytes, of which there are as many as the shape needs.
+fn unpack(dtype: DType, shape: &[usize], bytes: impl Iterator<Item = u8>) -> Tensor {
+    let bits = dtype.bits();
+    let mut out = Tensor::zeros(dtype, shape);
+    for (chunk, b) in out.bytes_mut().chunks_mut(8 / bits).zip(bytes) {
+        chunk.iter_mut().enumerate().for_each(|(i, v)| *v = b >> (i * bits));
+    }
+    out.normalize();
+    out
+}
+
+fn from_raw(dtype: DType, shape: &[usize], bytes: Bytes) -> Result<Tensor> {
+    if dtype.bits() < 8 {
+        let want = packed_bytes(dtype, shape)?;
+        crate::ensure!(bytes.len() == want, CorruptData, "{dtype}{shape:?} needs {want} packed bytes, got {}", bytes.len());
+        return Ok(unpack(dtype, shape, bytes.iter().copied()));
+    }
     let owner: Arc<dyn Any + Send + Sync> = Arc::new(bytes.clone());
     // SAFETY: `owner` is a handle on the same immutable memory as `bytes`, and keeps it alive.
     unsafe { Tensor::from_owner(dtype, shape, &bytes, owner) }
@@ -184,7 +239,20 @@ fn from_typed(t: &TensorProto, dtype: DType, shape: &[usize]) -> Result<Tensor> 
         DType::Bool => fill(shape, ints, |v| Some(v != 0)),
         DType::F16 => fill(shape, ints, |v| bits(v).map(half::f16::from_bits)),
         DType::BF16 => fill(shape, ints, |v| bits(v).map(half::bf16::from_bits)),
+        small => from_codes(small, shape, ints),
     }
+}
+
+/// A small type: each int32 is a byte, of one element or of several that are packed.
+fn from_codes(dtype: DType, shape: &[usize], codes: &[i32]) -> Result<Tensor> {
+    let want = packed_bytes(dtype, shape)?;
+    crate::ensure!(codes.len() == want, CorruptData, "{dtype}{shape:?} needs {want} bytes, got {}", codes.len());
+    let byte = |(i, v): (usize, &i32)| match v {
+        -128..=255 => Ok(*v as u8),
+        _ => Err(crate::err!(CorruptData, "element {i} is {v}, which is no byte")),
+    };
+    let bytes = codes.iter().enumerate().map(byte).collect::<Result<Vec<u8>>>()?;
+    from_raw(dtype, shape, bytes.into())
 }
 
 /// Converts element by element; the number of elements is checked before memory is taken.

@@ -161,7 +161,19 @@ fn typed_cases() -> Vec<(Tensor, TensorProto)> {
     let s = &[3usize, 1];
     let halves = [f16::from_f32(1.5), f16::from_f32(-2.0), f16::MAX];
     let brains = [bf16::from_f32(1.5), bf16::from_f32(-2.0), bf16::MIN];
+    let small = |d: DType, bytes: [u8; 3]| Tensor::from_bytes(d, s, &bytes).unwrap();
+    let f8 = |d: DType| typed(&small(d, [0x3c, 0x85, 0x70]), |p| p.int32_data = vec![0x3c, 0x85, 0x70]);
     vec![
+        typed(&small(DType::I4, [1, 0xf8, 7]), |p| p.int32_data = vec![0x81, 0x07]),
+        typed(&small(DType::U4, [1, 15, 0]), |p| p.int32_data = vec![0xf1, 0]),
+        typed(&small(DType::I2, [1, 0xfe, 0xff]), |p| p.int32_data = vec![0x39]),
+        typed(&small(DType::U2, [3, 0, 2]), |p| p.int32_data = vec![0x23]),
+        typed(&small(DType::F4E2M1, [3, 12, 8]), |p| p.int32_data = vec![0xc3, 8]),
+        f8(DType::F8E4M3FN),
+        f8(DType::F8E4M3FNUZ),
+        f8(DType::F8E5M2),
+        f8(DType::F8E5M2FNUZ),
+        f8(DType::F8E8M0),
         typed(&Tensor::from_slice(s, &[1.5f32, -0.0, f32::MAX]), |p| p.float_data = vec![1.5, -0.0, f32::MAX]),
         typed(&Tensor::from_slice(s, &halves), |p| p.int32_data = halves.map(|v| v.to_bits() as i32).to_vec()),
         typed(&Tensor::from_slice(s, &brains), |p| p.int32_data = brains.map(|v| v.to_bits() as i32).to_vec()),

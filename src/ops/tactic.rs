@@ -122,6 +122,16 @@ pub fn cuda_type(dtype: DType) -> &'static str {
         DType::I64 => "i64",
         DType::U64 => "u64",
         DType::Bool => "bool",
+        DType::I4 => "i4",
+        DType::U4 => "u4",
+        DType::I2 => "i2",
+        DType::U2 => "u2",
+        DType::F8E4M3FN => "f8e4m3fn",
+        DType::F8E4M3FNUZ => "f8e4m3fnuz",
+        DType::F8E5M2 => "f8e5m2",
+        DType::F8E5M2FNUZ => "f8e5m2fnuz",
+        DType::F4E2M1 => "f4e2m1",
+        DType::F8E8M0 => "f8e8m0",
     }
 }
 

@@ -166,7 +166,9 @@ impl Simplifier {
                     }
                 } else if let Some(inner) = self.producer(x).filter(|i| i.func == Func::Cast).cloned() {
                     let first = self.out.dtype(inner.args[0]);
-                    if is_lossless(first, inner.dtype) && ins.dtype != DType::Bool {
+                    // By way of a float, an integer saturates where it would wrap.
+                    let saturates = inner.dtype.is_float() && !first.is_float() && ins.dtype.is_int();
+                    if is_lossless(first, inner.dtype) && ins.dtype != DType::Bool && !saturates {
                         return self.add(Instr { args: inner.args, ..ins });
                     }
                 }

@@ -283,7 +283,7 @@ impl Context {
                         DeviceRef::Null(_) => bail!(Unsupported, "the null device has no memory to read shapes from"),
                     }
                 }
-                t.normalize_bools();
+                t.normalize();
             }
             out.push(Arc::new(t));
         }

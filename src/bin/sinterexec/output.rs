@@ -53,7 +53,7 @@ fn dump(name: &str, t: &Tensor, limit: usize) {
 
 /// The first `n` values as text, each with the digits of its own type.
 fn values(t: &Tensor, n: usize, json: bool) -> Vec<String> {
-    if !t.dtype().is_float() {
+    if !t.dtype().is_float_like() {
         return match t.dtype() {
             DType::U64 => t.slice::<u64>().iter().take(n).map(u64::to_string).collect(),
             _ => t.to_i64s().iter().take(n).map(i64::to_string).collect(),

@@ -337,7 +337,7 @@ impl Random {
             .map(|_| {
                 let r = self.next();
                 match dtype {
-                    _ if dtype.is_float() => r as f64 / u32::MAX as f64 * 2.0 - 1.0,
+                    _ if dtype.is_float_like() => r as f64 / u32::MAX as f64 * 2.0 - 1.0,
                     DType::Bool => (r & 1) as f64,
                     _ if !dtype.is_signed() => (r & 255) as f64,
                     _ => (r & 255) as f64 - 128.0,

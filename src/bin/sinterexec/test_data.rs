@@ -202,6 +202,8 @@ fn row(name: &str, out: &Tensor, want: &Tensor, rule: Rule) -> (Vec<String>, boo
     let pass = match rule {
         Rule::Elements { .. } => d.outside == 0,
         Rule::Rms { limit, .. } => d.rms <= limit,
+        // NaN has several codes in a small float.
+        Rule::Equal if want.dtype().is_small_float() => d.outside == 0,
         Rule::Equal => out.same(want),
     };
     cells.push(figure(d.max_abs));
@@ -209,7 +211,7 @@ fn row(name: &str, out: &Tensor, want: &Tensor, rule: Rule) -> (Vec<String>, boo
     cells.push(figure(d.rms));
     cells.push(format!("{} of {}", d.outside, a.len()));
     cells.push(match d.worst {
-        None if out.bytes() != want.bytes() && rule.is_equal() => "differs beyond 2^53".into(),
+        None if !pass && rule.is_equal() => "differs beyond 2^53".into(),
         None => "none differs".into(),
         Some(i) => format!("{} is {}, expected {}", index_text(i, out.shape()), short(a[i]), short(b[i])),
     });

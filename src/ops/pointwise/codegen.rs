@@ -8,6 +8,7 @@ use super::func::Func;
 use super::program::{Instr, Program, Reg};
 use crate::base::DType;
 use crate::base::tensor::{Number, Scalar};
+use crate::dispatch;
 use crate::ops::tactic::cuda_type;
 use std::fmt::Write;
 
@@ -51,6 +52,7 @@ pub fn epilogue(p: &Program, acc: DType) -> Option<String> {
     let exact = |d: DType| match d {
         DType::F64 => acc == DType::F64,
         DType::F32 | DType::F16 | DType::BF16 | DType::Bool => true,
+        d if d.is_small() => false,
         d => d.size() <= 2 || (acc == DType::F64 && d.size() == 4),
     };
     let fits = acc.is_float()
@@ -99,6 +101,9 @@ fn expression(p: &Program, ins: &Instr, is_read: bool) -> String {
     let name = match ins.func {
         Func::Const => return literal(ins.value, ins.dtype),
         Func::Cast => return cast(&a[0], p.dtype(ins.args[0]), ins.dtype, is_read),
+        Func::CastMode => {
+            return format!("op::cast_mode<{}, {}>({})", compute_type(ins.dtype), ins.value as u8, a[0]);
+        }
         // The header takes (x, bias, lambda).
         Func::Shrink => return format!("op::shrink({}, {}, {})", a[0], a[2], a[1]),
         Func::IsInf => return format!("op::is_inf({}, {} != 0, {} != 0)", a[0], a[1], a[2]),
@@ -120,7 +125,13 @@ fn expression(p: &Program, ins: &Instr, is_read: bool) -> String {
 
 fn cast(x: &str, from: DType, to: DType, is_read: bool) -> String {
     let (a, b) = (compute_type(from), compute_type(to));
-    let converted = if a == b { x.to_string() } else { format!("op::cast<{b}>({x})") };
+    let is_half = matches!(to, DType::F16 | DType::BF16);
+    let converted = match a == b {
+        true => x.to_string(),
+        // The half is rounded later, here or when it is stored: rounding to odd keeps what decides.
+        false if is_half && (from == DType::F64 || from.is_int() && from.size() >= 4) => format!("op::cast_odd({x})"),
+        false => format!("op::cast<{b}>({x})"),
+    };
     match to {
         DType::F16 if is_read => format!("op::round_f16({converted})"),
         DType::BF16 if is_read => format!("op::round_bf16({converted})"),
@@ -131,6 +142,11 @@ fn cast(x: &str, from: DType, to: DType, is_read: bool) -> String {
 /// The constant by its bits, so that no digit is lost.
 fn literal(value: f64, dtype: DType) -> String {
     match super::eval::round_to(Number::Float(value), dtype) {
+        v if dtype.is_small() => {
+            // Structs of one byte in device code.
+            let byte = dispatch!(dtype, T => crate::base::Tensor::scalar(T::from_number(v))).bytes()[0];
+            format!("{}{{({})0x{byte:x}}}", cuda_type(dtype), if dtype.is_small_int() && dtype.is_signed() { "i8" } else { "u8" })
+        }
         Number::Float(v) if dtype == DType::F64 => format!("__longlong_as_double(0x{:x}ll)", v.to_bits()),
         Number::Float(v) => format!("__int_as_float(0x{:x})", (v as f32).to_bits()),
         v if dtype == DType::Bool => bool::from_number(v).to_string(),

@@ -4,10 +4,11 @@
 //! square root that is the correctly rounded f32 result, for the others it is at most one rounding away from it.
 //! Integers are computed exactly and wrap in their width (i64 and u64 too). A division or remainder by zero gives 0.
 //! Conversions follow `base::tensor::convert`: float to integer truncates and saturates and takes NaN to 0, integer to
-//! integer wraps, anything to bool is `!= 0`. Minimum, maximum, clip and relu hand NaN on.
+//! integer wraps, anything to bool is `!= 0`, small types as in `base::small`. Minimum, maximum, clip and relu hand NaN on.
 
 use super::func::Func;
 use super::program::{Instr, Program};
+use crate::base::small::{CastMode, from_number_mode};
 use crate::base::tensor::{Number, Scalar, strides_of};
 use crate::base::{DType, Result, Tensor};
 use crate::dispatch;
@@ -81,6 +82,10 @@ pub(super) fn apply(ins: &Instr, arg_type: DType, args: &[Number]) -> Number {
     let result = match ins.func {
         Func::Const => Number::Float(ins.value),
         Func::Cast => args[0],
+        Func::CastMode => {
+            let mode = CastMode::from_code(ins.value as u8).unwrap_or_default();
+            return dispatch!(ins.dtype, T => from_number_mode::<T>(args[0], mode).to_number());
+        }
         Func::Select => {
             if int(args[0]) != 0 {
                 args[1]
@@ -219,7 +224,7 @@ pub(super) fn float_func(f: Func, x: f64, y: f64, z: f64) -> f64 {
         Func::GreaterEqual => truth(x >= y),
         Func::IsNan => truth(x.is_nan()),
         Func::IsInf => truth((x == f64::INFINITY && z != 0.0) || (x == f64::NEG_INFINITY && y != 0.0)),
-        Func::Const | Func::Cast | Func::Select => unreachable!("handled by the caller"),
+        Func::Const | Func::Cast | Func::CastMode | Func::Select => unreachable!("handled by the caller"),
         Func::And | Func::Or | Func::Xor | Func::Not => unreachable!("the type rule takes bools only"),
         Func::BitAnd | Func::BitOr | Func::BitXor | Func::BitNot | Func::ShiftLeft | Func::ShiftRight => {
             unreachable!("the type rule takes integers only")

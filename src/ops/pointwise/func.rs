@@ -16,7 +16,7 @@ enum Rule {
     Int,
     /// Bools to bool.
     Logic,
-    /// Two of any type to bool.
+    /// Two numbers or bools to bool.
     Compare,
     /// Floating point to bool.
     Test,
@@ -48,6 +48,8 @@ funcs! {
     Const = "const" 0 Given;
     /// Conversion to the instruction's type.
     Cast = "cast" 1 Given;
+    /// Conversion as the instruction's value says: the code of a `CastMode` other than the default.
+    CastMode = "cast_mode" 1 Given;
     /// (condition, then, else).
     Select = "select" 3 Select;
     Add = "add" 2 Number;
@@ -154,7 +156,8 @@ impl Func {
             Rule::Int => t.is_int(),
             Rule::Logic => t == DType::Bool,
             Rule::Select => args[0] == DType::Bool,
-            Rule::Compare | Rule::Given => true,
+            Rule::Compare => !t.is_small(),
+            Rule::Given => true,
         };
         ensure!(fine, Unsupported, "{name} does not take {t}");
         Ok(if matches!(self.rule(), Rule::Compare | Rule::Test) { DType::Bool } else { t })

@@ -86,7 +86,7 @@ impl OpDef for Pointwise {
     }
 
     fn flops(&self, p: &Problem) -> f64 {
-        let n_calls = self.program.instrs.iter().filter(|i| !matches!(i.func, Func::Const | Func::Cast)).count();
+        let n_calls = self.program.instrs.iter().filter(|i| !matches!(i.func, Func::Const | Func::Cast | Func::CastMode)).count();
         (n_calls * p.outputs[0].numel()) as f64
     }
 }

@@ -8,6 +8,7 @@ use super::batch_norm::batch_normalization;
 use super::func::Func;
 use super::program::{Program, Reg};
 use super::Pointwise;
+use crate::base::small::CastMode;
 use crate::base::{DType, Result, Tensor};
 use crate::network::ValueId;
 use crate::ops::reshape::{Reshape, ReshapeMode};
@@ -447,7 +448,7 @@ fn select(cx: &mut ImportCx<'_>) -> Imported {
 
 fn cast(cx: &mut ImportCx<'_>) -> Imported {
     let x = cx.input(0)?;
-    skip_cast_modes(cx)?;
+    let mode = cast_mode(cx)?;
     let to = if cx.opset < 6 {
         let name = cx.string("to", "")?;
         named_type(&name).ok_or_else(|| err!(Unsupported, "attribute to: the element type {name:?} is not supported"))?
@@ -457,29 +458,27 @@ fn cast(cx: &mut ImportCx<'_>) -> Imported {
         named_type(name)
             .ok_or_else(|| err!(Unsupported, "attribute to: the element type {name} ({code}) is not supported"))?
     };
-    cast_to(cx, x, to)
+    cast_to(cx, x, to, mode)
 }
 
 fn cast_like(cx: &mut ImportCx<'_>) -> Imported {
     let (x, like) = (cx.input(0)?, cx.input(1)?);
-    skip_cast_modes(cx)?;
+    let mode = cast_mode(cx)?;
     let to = dtype(cx, like);
-    cast_to(cx, x, to)
+    cast_to(cx, x, to, mode)
 }
 
-/// How 8-bit floats round and saturate; these types are not supported, so nothing follows from it.
-fn skip_cast_modes(cx: &ImportCx<'_>) -> Result<()> {
-    cx.flag("saturate", true)?;
-    cx.string("round_mode", "up")?;
-    Ok(())
+/// How 8-bit floats round and saturate.
+fn cast_mode(cx: &ImportCx<'_>) -> Result<CastMode> {
+    CastMode::new(cx.flag("saturate", true)?, &cx.string("round_mode", "up")?)
 }
 
-fn cast_to(cx: &mut ImportCx<'_>, x: ValueId, to: DType) -> Imported {
+fn cast_to(cx: &mut ImportCx<'_>, x: ValueId, to: DType, mode: CastMode) -> Imported {
     let from = dtype(cx, x);
     if from == to {
         return Ok(vec![x]);
     }
-    let p = program(&[from], |p| p.push_cast(0, to))?;
+    let p = program(&[from], |p| p.push_cast_mode(0, to, mode))?;
     node(cx, p, &[x])
 }
 
@@ -501,16 +500,16 @@ const TYPES: &[(i64, &str, Option<DType>)] = &[
     (14, "COMPLEX64", None),
     (15, "COMPLEX128", None),
     (16, "BFLOAT16", Some(DType::BF16)),
-    (17, "FLOAT8E4M3FN", None),
-    (18, "FLOAT8E4M3FNUZ", None),
-    (19, "FLOAT8E5M2", None),
-    (20, "FLOAT8E5M2FNUZ", None),
-    (21, "UINT4", None),
-    (22, "INT4", None),
-    (23, "FLOAT4E2M1", None),
-    (24, "FLOAT8E8M0", None),
-    (25, "UINT2", None),
-    (26, "INT2", None),
+    (17, "FLOAT8E4M3FN", Some(DType::F8E4M3FN)),
+    (18, "FLOAT8E4M3FNUZ", Some(DType::F8E4M3FNUZ)),
+    (19, "FLOAT8E5M2", Some(DType::F8E5M2)),
+    (20, "FLOAT8E5M2FNUZ", Some(DType::F8E5M2FNUZ)),
+    (21, "UINT4", Some(DType::U4)),
+    (22, "INT4", Some(DType::I4)),
+    (23, "FLOAT4E2M1", Some(DType::F4E2M1)),
+    (24, "FLOAT8E8M0", Some(DType::F8E8M0)),
+    (25, "UINT2", Some(DType::U2)),
+    (26, "INT2", Some(DType::I2)),
 ];
 
 fn named_type(name: &str) -> Option<DType> {

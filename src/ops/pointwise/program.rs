@@ -3,12 +3,13 @@
 //!
 //! Registers are numbered: first the inputs, then one per instruction. An instruction reads earlier registers only.
 //! Each register has an element type; an instruction's arguments are of one type, but for `Select`'s condition (bool)
-//! and `Cast`. Intermediate f16 and bf16 registers may be kept in f32 by a device.
+//! and the casts. Intermediate f16 and bf16 registers may be kept in f32 by a device.
 //!
 //! The text form is what attributes store: `f32,f32;add(0,1):f32;relu(2):f32;>3`.
 
 use super::func::Func;
 use crate::base::attrs::{AttrField, AttrValue};
+use crate::base::small::CastMode;
 use crate::base::{DType, Result};
 use crate::{ensure, err};
 use std::fmt;
@@ -23,7 +24,7 @@ pub struct Instr {
     pub args: Vec<Reg>,
     /// Element type of the result.
     pub dtype: DType,
-    /// The constant, for [`Func::Const`]; integers are exact up to 2^53.
+    /// The constant, for [`Func::Const`]; integers are exact up to 2^53. The mode's code for [`Func::CastMode`].
     pub value: f64,
 }
 
@@ -87,6 +88,15 @@ impl Program {
         if self.dtype(r) == to { Ok(r) } else { self.push_typed(Func::Cast, &[r], to, 0.0) }
     }
 
+    /// As [`Program::push_cast`], in a mode as far as the type looks at it.
+    pub fn push_cast_mode(&mut self, r: Reg, to: DType, mode: CastMode) -> Result<Reg> {
+        match mode.for_type(to).code() {
+            0 => self.push_cast(r, to),
+            _ if self.dtype(r) == to => Ok(r),
+            code => self.push_typed(Func::CastMode, &[r], to, code as f64),
+        }
+    }
+
     fn push_typed(&mut self, func: Func, args: &[Reg], dtype: DType, value: f64) -> Result<Reg> {
         ensure!(self.instrs.len() < MAX_INSTRS, Unsupported, "a program has at most {MAX_INSTRS} instructions");
         let r = self.n_regs() as Reg;
@@ -106,6 +116,10 @@ impl Program {
             match ins.func {
                 Func::Const => ensure!(types.is_empty(), Parse, "instruction {i}: a constant has no arguments"),
                 Func::Cast => ensure!(types.len() == 1, Parse, "instruction {i}: cast has one argument"),
+                Func::CastMode => {
+                    let mode = CastMode::from_code(ins.value as u8);
+                    ensure!(types.len() == 1 && mode.is_some(), Parse, "instruction {i}: cast_mode has an argument and a mode");
+                }
                 f => {
                     let t = f.result(&types)?;
                     ensure!(t == ins.dtype, Parse, "instruction {i}: {} gives {t}, not {}", f.name(), ins.dtype);
@@ -213,7 +227,9 @@ impl Program {
                 (vec![], f64::from_bits(bits))
             } else {
                 let regs: std::result::Result<Vec<Reg>, _> = args.split(',').map(|a| a.parse()).collect();
-                (regs.map_err(|_| bad("an argument is not a register"))?, 0.0)
+                let mut regs = regs.map_err(|_| bad("an argument is not a register"))?;
+                let mode = if func == Func::CastMode { regs.pop().unwrap_or(0).min(255) } else { 0 };
+                (regs, mode as f64)
             };
             p.push_typed(func, &regs, dtype, value)?;
         }
@@ -231,6 +247,7 @@ impl fmt::Display for Program {
         for ins in &self.instrs {
             let args = match ins.func {
                 Func::Const => format!("{:x}", ins.value.to_bits()),
+                Func::CastMode => format!("{},{}", ins.args[0], ins.value),
                 _ => join(ins.args.iter().map(|r| r.to_string()).collect()),
             };
             write!(f, ";{}({args}):{}", ins.func.name(), ins.dtype)?;
@@ -263,6 +280,9 @@ mod tests {
         let m = p.push(Func::Mul, &[2, c]).unwrap();
         p.outputs = vec![m];
         assert_eq!(Program::parse(&p.to_string()).unwrap(), p);
+        let m = "f32;cast_mode(0,1):f8e5m2;>1";
+        assert_eq!(Program::parse(m).unwrap().to_string(), m);
+        assert!(Program::parse("f32;cast_mode(0,9):f8e5m2;>1").is_err());
         assert!(Program::parse("f32;add(0,5):f32;>1").is_err());
         assert!(Program::parse("f32;relu(0):i32;>1").is_err());
     }

@@ -76,6 +76,7 @@ impl Reduce {
     fn check_type(&self, dtype: DType) -> Result<()> {
         use ReduceKind::*;
         let fine = match self.kind {
+            _ if dtype.is_small() => false,
             Max | Min | ArgMax | ArgMin => true,
             // Results of small integers would not fit.
             L2 | LogSum | LogSumExp => dtype.is_float() || (dtype.is_int() && dtype.size() >= 4),

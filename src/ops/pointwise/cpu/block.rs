@@ -10,11 +10,12 @@
 
 use super::{f32 as blocks_f32, typed};
 use crate::base::DType;
-use crate::base::tensor::{Number, Scalar};
+use crate::base::small::CastMode;
+use crate::base::tensor::{Number, Scalar, cast_slice};
 use crate::device::cpu::{Isa, vec};
-use crate::dispatch;
 use crate::ops::pointwise::eval::round_to;
-use crate::ops::pointwise::{Func, Program, Reg};
+use crate::ops::pointwise::{Func, Instr, Program, Reg};
+use crate::{dispatch, dispatch_plain};
 use half::{bf16, f16};
 
 /// Most slots of one program; more makes it fall back to the reference.
@@ -37,6 +38,10 @@ enum Action {
     RoundHalf(DType),
     /// Between block types; the flag makes the result a bool.
     Cast { from: DType, to: DType, to_bool: bool },
+    /// To an f32 that is then rounded to a half type: rounded to odd, so that the half is rounded once.
+    CastOdd(DType),
+    /// From or to a small type.
+    CastSmall { from: DType, to: DType, mode: CastMode },
     Select(DType),
     Call { func: Func, t: DType, bools: bool, test: bool },
 }
@@ -84,6 +89,20 @@ fn block_type(d: DType) -> DType {
         DType::F16 | DType::BF16 => DType::F32,
         DType::Bool => DType::U8,
         d => d,
+    }
+}
+
+/// How a conversion between block types is done.
+fn cast_action(arg_type: DType, ins: &Instr) -> Action {
+    let (from, to) = (block_type(arg_type), block_type(ins.dtype));
+    match ins.dtype {
+        DType::Bool => Action::Cast { from, to, to_bool: true },
+        _ if from.is_small() || to.is_small() => {
+            let code = if ins.func == Func::CastMode { ins.value as u8 } else { 0 };
+            Action::CastSmall { from, to, mode: CastMode::from_code(code).unwrap_or_default() }
+        }
+        d if is_half(d) && (from == DType::F64 || from.is_int() && from.size() >= 4) => Action::CastOdd(from),
+        _ => Action::Cast { from, to, to_bool: false },
     }
 }
 
@@ -183,7 +202,7 @@ impl Blocks {
             } else {
                 let action = match ins.func {
                     Func::Cast if same_block => Action::RoundHalf(ins.dtype),
-                    Func::Cast => Action::Cast { from, to, to_bool: ins.dtype == DType::Bool },
+                    Func::Cast | Func::CastMode => cast_action(arg_type, ins),
                     Func::Select => Action::Select(to),
                     func => {
                         let test = ins.dtype == DType::Bool && arg_type != DType::Bool;
@@ -192,7 +211,7 @@ impl Blocks {
                 };
                 let mut dst = slots.take(until);
                 b.code.push(Code { action, args, dst });
-                if matches!(action, Action::Cast { .. }) && is_half(ins.dtype) && is_read[reg] {
+                if matches!(action, Action::Cast { .. } | Action::CastOdd(_) | Action::CastSmall { .. }) && is_half(ins.dtype) && is_read[reg] {
                     let exact = dst;
                     dst = slots.take(until);
                     b.code.push(Code { action: Action::RoundHalf(ins.dtype), args: vec![Loc::Slot(exact)], dst });
@@ -339,8 +358,16 @@ unsafe fn exec(isa: Isa, action: Action, dst: *mut u8, n: usize, args: &[Operand
                 }
             }
             Action::Cast { from, to, .. } => {
-                dispatch!(from, S => dispatch!(to, D => typed::cast::<S, D>(slice_mut(dst, n), slice(args[0], n))))
+                dispatch_plain!(from, S => dispatch_plain!(to, D => {
+                    typed::cast::<S, D>(slice_mut(dst, n), slice(args[0], n))
+                }, else {}), else {})
             }
+            Action::CastOdd(from) => dispatch_plain!(from, S => {
+                for (y, x) in slice_mut::<f32>(dst, n).iter_mut().zip(slice::<S>(args[0], n)) {
+                    *y = x.to_number().to_f32_odd();
+                }
+            }, else {}),
+            Action::CastSmall { from, to, mode } => cast_slice(from, args[0].ptr, to, dst, if args[0].single { 1 } else { n }, mode),
             Action::Select(DType::F32) => {
                 blocks_f32::select(isa, slice_mut(dst, n), slice(args[0], n), slice(args[1], n), slice(args[2], n))
             }
@@ -393,7 +420,7 @@ unsafe fn call(isa: Isa, func: Func, t: DType, bools: bool, test: bool, dst: *mu
         DType::U32 => typed!(u32),
         DType::I64 => typed!(i64),
         DType::U64 => typed!(u64),
-        DType::F16 | DType::BF16 | DType::Bool => unreachable!("no block type"),
+        _ => unreachable!("no block type, or one that no function takes"),
     }
 }
 
