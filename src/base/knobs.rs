@@ -53,6 +53,8 @@ knobs! {
     TEST_MODELS = "SINTER_TEST_MODELS";
     /// Tests: `all` compiles every kernel of every case instead of a sample.
     TEST_KERNELS = "SINTER_TEST_KERNELS";
+    /// Tests: take the models or ONNX cases whose name holds this text.
+    TEST_ONLY = "SINTER_TEST_ONLY";
     /// Tests: the device of the ONNX conformance run: cpu (default) or cuda.
     TEST_DEVICE = "SINTER_TEST_DEVICE";
     /// Tests: the folder `onnx/backend/test/data` of the Python package onnx 1.22.0, or a copy of it.

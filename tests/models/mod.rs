@@ -161,7 +161,7 @@ pub fn check_model(dir: &Path, device: &DeviceRef, fp16: bool) -> Result<(), Str
 /// Checks the listed models and fails with every one that is wrong.
 pub fn check_all(device: &DeviceRef, fp16: bool) {
     let Some(dir) = models_dir() else { return };
-    let only = std::env::var("SINTER_TEST_ONLY").unwrap_or_default();
+    let only = sinter::base::knobs::TEST_ONLY.get().unwrap_or_default();
     let mut wrong = Vec::new();
     for m in MODELS.iter().filter(|m| m.contains(&only)) {
         let start = std::time::Instant::now();
