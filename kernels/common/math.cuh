@@ -188,3 +188,10 @@ template <class To, int MODE, class From> DEVICE To cast_mode(From x) { return s
 template <class From> DEVICE float cast_odd(From x) { return round_odd(x); }
 
 }  // namespace op
+
+// A weighted sum as an element: floats round, integers truncate and saturate, as op::cast has it.
+template <class T, class A> DEVICE T weighted_result(A x)
+{
+    if constexpr (op::IsFloat<typename Compute<T>::type>::value) return from_acc<T>(x);
+    else return op::cast<T>(x);
+}

@@ -7,6 +7,7 @@ pub mod error;
 pub mod fact;
 pub mod knobs;
 pub mod log;
+pub mod real;
 pub mod small;
 pub mod tensor;
 

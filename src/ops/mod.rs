@@ -5,6 +5,7 @@
 
 pub mod def;
 pub mod epilogue;
+pub mod per_output;
 pub mod tactic;
 pub mod window;
 
@@ -78,6 +79,13 @@ define_ops! {
     18 => depth_to_space::DepthToSpace,
     19 => tile::Tile,
     20 => range::Range,
+    80 => grid_sample::GridSample,
+    81 => affine_grid::AffineGrid,
+    82 => roi_align::RoiAlign,
+    83 => roi_pool::MaxRoiPool,
+    84 => deform_columns::DeformColumns,
+    85 => col2im::Col2Im,
+    86 => max_unpool::MaxUnpool,
 }
 
 /// The importer for an ONNX operator at an opset: the newest that is not newer than the model.
