@@ -48,6 +48,7 @@ families! {
     movers,
     reductions,
     resizes,
+    vision,
 }
 
 /// The cases of every family.
