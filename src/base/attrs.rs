@@ -1,6 +1,7 @@
 //! Attributes of operators as named values: the one form in which an operator is printed, stored and made by name.
 
 use crate::base::{DType, Result, Tensor};
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -17,6 +18,8 @@ pub enum AttrValue {
     Strs(Vec<String>),
     DType(DType),
     Tensor(Arc<Tensor>),
+    /// A graph that the operator runs. What is inside is known to the network's code only.
+    Graph(Arc<dyn Any + Send + Sync>),
 }
 
 /// Attributes by name, in a fixed order.
@@ -53,6 +56,8 @@ impl fmt::Display for AttrValue {
             AttrValue::Strs(v) => write!(f, "{v:?}"),
             AttrValue::DType(v) => write!(f, "{v}"),
             AttrValue::Tensor(v) => write!(f, "tensor {v:?}"),
+            // The address tells graphs apart where attributes are compared as text.
+            AttrValue::Graph(v) => write!(f, "graph {:p}", Arc::as_ptr(v)),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use crate::base::{AttrValue, Attrs, DType, Result, Tensor};
 use crate::{bail, ensure, err};
+use std::any::Any;
 use std::sync::Arc;
 
 /// Appends encoded values to bytes.
@@ -45,7 +46,7 @@ impl Writer {
         v.iter().for_each(|v| self.i64(*v));
     }
 
-    pub fn attrs(&mut self, a: &Attrs, weights: &mut dyn FnMut(&Arc<Tensor>) -> u32) {
+    pub fn attrs(&mut self, a: &Attrs, table: &mut dyn AttrTable) -> Result<()> {
         self.len(a.0.len());
         for (k, v) in &a.0 {
             self.str(k);
@@ -67,13 +68,33 @@ impl Writer {
                 }
                 AttrValue::DType(v) => (self.u8(8), self.u8(*v as u8)).1,
                 AttrValue::Tensor(v) => {
-                    let at = weights(v);
+                    let at = table.weight(v);
                     self.u8(9);
                     self.u32(at);
                 }
+                AttrValue::Graph(v) => {
+                    let bytes = table.graph(v)?;
+                    self.u8(10);
+                    self.blob(&bytes);
+                }
             }
         }
+        Ok(())
     }
+}
+
+/// Where attributes go that are stored apart.
+pub trait AttrTable {
+    /// Number of a weight.
+    fn weight(&mut self, t: &Arc<Tensor>) -> u32;
+    /// Bytes of a graph.
+    fn graph(&mut self, g: &Arc<dyn Any + Send + Sync>) -> Result<Vec<u8>>;
+}
+
+/// Where they come from.
+pub trait AttrSource {
+    fn weight(&self, i: usize) -> Option<&Arc<Tensor>>;
+    fn graph(&self, bytes: &[u8]) -> Result<Arc<dyn Any + Send + Sync>>;
 }
 
 /// Reads encoded values; every error is [`crate::base::ErrorCode::CorruptData`].
@@ -152,7 +173,7 @@ impl<'a> Reader<'a> {
         DType::from_code(c).ok_or_else(|| err!(CorruptData, "section {}: {c} is no element type", self.what))
     }
 
-    pub fn attrs(&mut self, weights: &[Arc<Tensor>]) -> Result<Attrs> {
+    pub fn attrs(&mut self, source: &dyn AttrSource) -> Result<Attrs> {
         let mut a = Attrs::new();
         for _ in 0..self.len(6)? {
             let k = self.str()?;
@@ -173,11 +194,12 @@ impl<'a> Reader<'a> {
                 8 => AttrValue::DType(self.dtype()?),
                 9 => {
                     let i = self.u32()? as usize;
-                    let t = weights.get(i);
+                    let t = source.weight(i);
                     AttrValue::Tensor(
                         t.ok_or_else(|| err!(CorruptData, "section {}: there is no weight {i}", self.what))?.clone(),
                     )
                 }
+                10 => AttrValue::Graph(source.graph(self.blob()?)?),
                 t => bail!(CorruptData, "section {}: {t} is no kind of attribute", self.what),
             };
             a.0.insert(k, v);

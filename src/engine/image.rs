@@ -1,6 +1,6 @@
 //! What an engine file holds, in memory: the portable graph, the build's settings, and the plan for one device.
 
-use super::codec::{Reader, Writer};
+use super::codec::{AttrSource, AttrTable, Reader, Writer};
 use super::format::{Section, Sections, WEIGHT_ALIGN, assemble};
 use crate::base::{Dim, Fact, Result, Shape, Tensor};
 use crate::device::DeviceProps;
@@ -100,6 +100,40 @@ impl WeightTable {
             bytes.extend(t.bytes());
         }
         bytes
+    }
+}
+
+impl AttrTable for WeightTable {
+    fn weight(&mut self, t: &Arc<Tensor>) -> u32 {
+        self.add(t)
+    }
+
+    fn graph(&mut self, g: &Arc<dyn Any + Send + Sync>) -> Result<Vec<u8>> {
+        let g: Arc<Graph> = g.clone().downcast().map_err(|_| internal!("an attribute is no graph"))?;
+        write_graph(&g, self)
+    }
+}
+
+/// How deep graphs may lie in graphs.
+const MAX_NESTING: usize = 64;
+
+/// Weights, and how deep in graphs the reader is.
+struct Stored<'a> {
+    weights: &'a [Arc<Tensor>],
+    depth: usize,
+}
+
+impl AttrSource for Stored<'_> {
+    fn weight(&self, i: usize) -> Option<&Arc<Tensor>> {
+        self.weights.get(i)
+    }
+
+    fn graph(&self, bytes: &[u8]) -> Result<Arc<dyn Any + Send + Sync>> {
+        ensure!(self.depth < MAX_NESTING, CorruptData, "section graph: nested more than {MAX_NESTING} deep");
+        let mut r = Reader::new(bytes, "graph");
+        let g = read_nested(&mut r, &Stored { weights: self.weights, depth: self.depth + 1 })?;
+        r.end()?;
+        Ok(Arc::new(g))
     }
 }
 
@@ -235,7 +269,7 @@ fn write_graph(g: &Graph, weights: &mut WeightTable) -> Result<Vec<u8>> {
         let node = g.node(n);
         w.str(&node.name);
         w.u16(node.op.id());
-        w.attrs(&node.op.attrs(), &mut |t| weights.add(t));
+        w.attrs(&node.op.attrs(), weights)?;
         w.len(node.inputs.len());
         for v in &node.inputs {
             let at = match v {
@@ -259,6 +293,11 @@ fn write_graph(g: &Graph, weights: &mut WeightTable) -> Result<Vec<u8>> {
 }
 
 fn read_graph(r: &mut Reader<'_>, weights: &[Arc<Tensor>]) -> Result<Graph> {
+    read_nested(r, &Stored { weights, depth: 0 })
+}
+
+fn read_nested(r: &mut Reader<'_>, stored: &Stored<'_>) -> Result<Graph> {
+    let weights = stored.weights;
     let bad = |what: String| err!(CorruptData, "section graph: {what}");
     let mut g = Graph::new(&r.str()?);
     let mut values: Vec<ValueId> = Vec::new();
@@ -283,7 +322,7 @@ fn read_graph(r: &mut Reader<'_>, weights: &[Arc<Tensor>]) -> Result<Graph> {
     for _ in 0..r.len(18)? {
         let name = r.str()?;
         let id = r.u16()?;
-        let attrs = r.attrs(weights)?;
+        let attrs = r.attrs(stored)?;
         let op = Op::from_attrs(id, &attrs).map_err(|e| e.context(format!("node {name:?}")))?;
         let mut inputs = Vec::new();
         for _ in 0..r.len(4)? {

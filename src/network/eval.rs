@@ -34,12 +34,60 @@ pub fn eval_node(node: &Node, inputs: &[Option<Arc<Tensor>>]) -> Result<Vec<Tens
     run().with_context(|| format!("{} {:?}", node.op.name(), node.name))
 }
 
+/// Nodes that [`Graph::const_value`] computes at most.
+const MAX_CONST_NODES: usize = 64;
+/// Elements of each value that it looks at.
+const MAX_CONST_ELEMENTS: usize = 1 << 16;
+
 impl Graph {
+    /// The elements of a value that depends on no input, where finding them is little work: for decisions that are made
+    /// while a model is imported.
+    pub fn const_value(&self, v: ValueId) -> Option<Arc<Tensor>> {
+        self.const_within(v, &mut MAX_CONST_NODES.clone())
+    }
+
+    fn const_within(&self, v: ValueId, budget: &mut usize) -> Option<Arc<Tensor>> {
+        let f = self.fact(v);
+        if let Some(t) = f.as_const() {
+            return Some(t.clone());
+        }
+        if let (Some(dims), Some(shape)) = (f.as_dims(), f.shape.concrete())
+            && let Some(ints) = dims.iter().map(|d| d.as_const()).collect::<Option<Vec<i64>>>()
+        {
+            return Some(Arc::new(Tensor::from_slice(&shape, &ints).cast(f.dtype)));
+        }
+        *budget = budget.checked_sub(1)?;
+        let (_, node) = self.producer(v)?;
+        let small = |v: &ValueId| self.fact(*v).shape.concrete().is_some_and(|s| s.iter().product::<usize>() <= MAX_CONST_ELEMENTS);
+        if node.op.def().is_stateful() || !node.outputs.iter().chain(node.inputs.iter().flatten()).all(small) {
+            return None;
+        }
+        let mut inputs = Vec::new();
+        for v in &node.inputs {
+            inputs.push(match v {
+                None => None,
+                Some(v) => Some(self.const_within(*v, budget)?),
+            });
+        }
+        let at = node.outputs.iter().position(|o| *o == v)?;
+        eval_node(node, &inputs).ok()?.into_iter().nth(at).map(Arc::new)
+    }
+
     /// Runs the graph on inputs by name and returns the outputs in order.
     pub fn eval(&self, inputs: &HashMap<String, Arc<Tensor>>) -> Result<Vec<Arc<Tensor>>> {
-        let mut values: HashMap<ValueId, Arc<Tensor>> = HashMap::new();
-        for p in self.inputs() {
+        let list = self.inputs().iter().map(|p| {
             let t = inputs.get(&p.name).ok_or_else(|| err!(InvalidArgument, "input {:?} is missing", p.name))?;
+            Ok(t.clone())
+        });
+        self.eval_list(&list.collect::<Result<Vec<_>>>()?)
+    }
+
+    /// Runs the graph on inputs in order and returns the outputs in order.
+    pub fn eval_list(&self, inputs: &[Arc<Tensor>]) -> Result<Vec<Arc<Tensor>>> {
+        let n = self.inputs().len();
+        ensure!(inputs.len() == n, InvalidArgument, "{} inputs instead of {n}", inputs.len());
+        let mut values: HashMap<ValueId, Arc<Tensor>> = HashMap::new();
+        for (p, t) in self.inputs().iter().zip(inputs) {
             let f = self.fact(p.value);
             ensure!(
                 t.dtype() == f.dtype && t.rank() == f.rank(),

@@ -4,7 +4,8 @@
 //! either a graph input or a constant. Facts of node outputs always come from the operator's `infer`.
 
 use crate::base::error::ResultExt;
-use crate::base::{Fact, Result, Tensor};
+use crate::base::attrs::AttrField;
+use crate::base::{AttrValue, Fact, Result, Tensor};
 use crate::ops::{InferCx, Op};
 use crate::{ensure, internal};
 use std::collections::HashSet;
@@ -69,6 +70,18 @@ pub struct Graph {
     pub(super) values: Vec<Value>,
     pub(super) inputs: Vec<Port>,
     pub(super) outputs: Vec<Port>,
+}
+
+impl AttrField for Arc<Graph> {
+    fn to_attr(&self) -> Option<AttrValue> {
+        Some(AttrValue::Graph(self.clone()))
+    }
+    fn from_attr(v: Option<&AttrValue>) -> Option<Self> {
+        match v {
+            Some(AttrValue::Graph(g)) => g.clone().downcast().ok(),
+            _ => None,
+        }
+    }
 }
 
 impl Graph {
@@ -152,6 +165,39 @@ impl Graph {
         let out = op.def().infer(&InferCx::new(&facts))?;
         out.iter().try_for_each(Fact::check)?;
         Ok(out)
+    }
+
+    /// Rewrites the graphs inside of nodes, those inside of these first.
+    pub fn map_bodies(&mut self, f: &mut dyn FnMut(&mut Graph) -> Result<()>) -> Result<()> {
+        for i in 0..self.nodes.len() {
+            let Some(node) = &self.nodes[i] else { continue };
+            let bodies: Vec<Arc<Graph>> = node.op.def().bodies().into_iter().cloned().collect();
+            if bodies.is_empty() {
+                continue;
+            }
+            let mut mapped = Vec::new();
+            for b in bodies {
+                let mut g = Arc::unwrap_or_clone(b);
+                g.map_bodies(f)?;
+                f(&mut g)?;
+                mapped.push(Arc::new(g));
+            }
+            let op = node.op.def().with_bodies(mapped);
+            let op = op.ok_or_else(|| internal!("{} does not take its bodies back", node.op.name()))?;
+            self.nodes[i].as_mut().expect("seen just above").op = op;
+        }
+        Ok(())
+    }
+
+    /// Calls `f` for each node in order; nodes inside of a node's graphs follow that node.
+    pub fn visit<'a>(&'a self, f: &mut dyn FnMut(&'a Graph, NodeId) -> Result<()>) -> Result<()> {
+        for n in self.order()? {
+            f(self, n)?;
+            for body in self.node(n).op.def().bodies() {
+                body.visit(f)?;
+            }
+        }
+        Ok(())
     }
 
     // ---- reading ----------------------------------------------------------------------------------------------

@@ -20,6 +20,9 @@ pub struct AttrReader<'a> {
     attrs: BTreeMap<&'a str, Entry<'a>>,
 }
 
+/// Attributes of a call of a function, by name.
+pub type FunctionAttrs<'a> = BTreeMap<&'a str, &'a AttributeProto>;
+
 struct Entry<'a> {
     proto: &'a AttributeProto,
     read: Cell<bool>,
@@ -28,12 +31,30 @@ struct Entry<'a> {
 impl<'a> AttrReader<'a> {
     /// Fails when two attributes have the same name.
     pub fn new(model: &'a OnnxModel, node: &'a NodeProto) -> Result<Self> {
+        Self::inside(model, node, None)
+    }
+
+    /// As [`Self::new`] for a node of a function: what refers to an attribute of the function has its value, or is absent
+    /// when that is.
+    pub fn inside(model: &'a OnnxModel, node: &'a NodeProto, function: Option<&FunctionAttrs<'a>>) -> Result<Self> {
         let mut attrs = BTreeMap::new();
         for proto in &node.attribute {
-            let twice = attrs.insert(proto.name(), Entry { proto, read: Cell::new(false) }).is_some();
+            let value = match (function, proto.ref_attr_name()) {
+                (Some(f), name) if !name.is_empty() => match f.get(name) {
+                    Some(value) => *value,
+                    None => continue,
+                },
+                _ => proto,
+            };
+            let twice = attrs.insert(proto.name(), Entry { proto: value, read: Cell::new(false) }).is_some();
             crate::ensure!(!twice, InvalidArgument, "attribute {:?} is given twice", proto.name());
         }
         Ok(AttrReader { model, attrs })
+    }
+
+    /// The message behind an attribute.
+    pub fn proto(&self, name: &str) -> Option<&'a AttributeProto> {
+        self.attrs.get(name).map(|e| e.proto)
     }
 
     /// Whether the attribute is there. Does not count as reading it.

@@ -6,13 +6,14 @@
 
 use super::attrs::AttrReader;
 use super::model::{OnnxModel, default_domain, value_info};
+use super::nested::Nested;
+use super::scope::Frame;
 use super::proto::{GraphProto, NodeProto};
 use crate::base::error::ResultExt;
 use crate::base::{Error, ErrorCode, Fact, Result, Tensor};
 use crate::network::{Graph, ValueId};
-use crate::ops::{AttrSource, ImportCx, find_onnx, onnx_table};
+use crate::ops::{AttrSource, ImportCx, ImportValue, find_onnx, find_structural, onnx_table};
 use crate::{bail, ensure, err, log_verbose, log_warn};
-use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -59,89 +60,97 @@ pub fn import_bytes(bytes: impl Into<bytes::Bytes>, base_dir: Option<&Path>) -> 
 /// Makes the graph of a decoded model.
 pub fn import(model: &OnnxModel) -> Result<Graph> {
     let proto = model.graph();
-    let mut imp = Importer {
-        model,
-        graph: Graph::new(proto.name()),
-        values: HashMap::new(),
-        failed: HashSet::new(),
-        problems: Vec::new(),
-    };
+    let mut imp = Importer { model, frames: vec![Frame::new(proto.name())], problems: Vec::new(), depth: 0 };
     imp.run(proto)?;
-    Ok(imp.graph)
+    let frame = imp.frames.pop().ok_or_else(|| crate::internal!("the importer lost its graph"))?;
+    Ok(frame.graph)
 }
 
-struct Importer<'a> {
-    model: &'a OnnxModel,
-    graph: Graph,
-    values: HashMap<&'a str, ValueId>,
-    /// Names of values whose node failed, or that depend on one.
-    failed: HashSet<&'a str>,
-    problems: Vec<Error>,
+/// How deep graphs and functions may be nested: the walk recurses.
+const MAX_NESTING: usize = 64;
+
+/// The walk; see the module's text. Names and captures are in `scope.rs`, nested graphs and functions in `nested.rs`.
+pub(super) struct Importer<'a> {
+    pub(super) model: &'a OnnxModel,
+    /// Graphs under construction, innermost last.
+    pub(super) frames: Vec<Frame<'a>>,
+    pub(super) problems: Vec<Error>,
+    pub(super) depth: usize,
 }
 
 impl<'a> Importer<'a> {
     fn run(&mut self, proto: &'a GraphProto) -> Result<()> {
+        self.initializers(proto)?;
+        for v in &proto.input {
+            // Before IR version 4 initializers are listed among the inputs too.
+            if self.scope().values.contains_key(v.name()) || self.scope().failed.contains(v.name()) {
+                continue;
+            }
+            let declared = value_info(v).and_then(|(dtype, shape)| {
+                let shape = shape.ok_or_else(|| err!(Unsupported, "the rank is not given"))?;
+                self.graph().add_input(v.name(), Fact::new(dtype, shape))
+            });
+            match declared.with_context(|| format!("input {:?}", v.name())) {
+                Ok(id) => drop(self.scope().values.insert(v.name(), ImportValue::Tensor(id))),
+                Err(e) => self.fail([v.name()], e),
+            }
+        }
+        self.nodes(&proto.node);
+        self.report()?;
+        for p in &proto.output {
+            let v = match self.find(p.name())? {
+                ImportValue::Tensor(v) => v,
+                _ => bail!(Unsupported, "output {:?} is a sequence or an optional; only tensors leave a network", p.name()),
+            };
+            self.check_declared(p, v);
+            self.graph().add_output(p.name(), v)?;
+        }
+        ensure!(!proto.output.is_empty(), Parse, "the graph has no outputs");
+        Ok(())
+    }
+
+    /// Adds the constants that a graph carries to the innermost scope.
+    pub(super) fn initializers(&mut self, proto: &'a GraphProto) -> Result<()> {
         ensure!(proto.sparse_initializer.is_empty(), Unsupported, "sparse initializers are not supported");
         for t in &proto.initializer {
             let name = t.name();
             let tensor = self.model.tensor(t).with_context(|| format!("initializer {name:?}"));
             match tensor {
                 Ok(t) => {
-                    let v = self.graph.add_const(name, t);
-                    ensure!(self.values.insert(name, v).is_none(), Parse, "two initializers are named {name:?}");
+                    let v = ImportValue::Tensor(self.graph().add_const(name, t));
+                    ensure!(self.scope().values.insert(name, v).is_none(), Parse, "two initializers are named {name:?}");
                 }
                 Err(e) => self.fail([name], e),
             }
         }
-        for v in &proto.input {
-            // Before IR version 4 initializers are listed among the inputs too.
-            if self.values.contains_key(v.name()) || self.failed.contains(v.name()) {
-                continue;
-            }
-            let declared = value_info(v).and_then(|(dtype, shape)| {
-                let shape = shape.ok_or_else(|| err!(Unsupported, "the rank is not given"))?;
-                self.graph.add_input(v.name(), Fact::new(dtype, shape))
-            });
-            match declared.with_context(|| format!("input {:?}", v.name())) {
-                Ok(id) => drop(self.values.insert(v.name(), id)),
-                Err(e) => self.fail([v.name()], e),
-            }
-        }
-        for (i, node) in proto.node.iter().enumerate() {
-            self.node(i, node);
-        }
-        self.report()?;
-        for p in &proto.output {
-            let v = self.values.get(p.name());
-            let v = *v.ok_or_else(|| err!(Parse, "output {:?} is computed by no node", p.name()))?;
-            self.check_declared(p, v);
-            self.graph.add_output(p.name(), v)?;
-        }
-        ensure!(!proto.output.is_empty(), Parse, "the graph has no outputs");
         Ok(())
     }
 
-    fn fail(&mut self, outputs: impl IntoIterator<Item = &'a str>, e: Error) {
+    /// Imports nodes in order; what fails is collected.
+    pub(super) fn nodes(&mut self, nodes: &'a [NodeProto]) {
+        for (i, node) in nodes.iter().enumerate() {
+            self.node(i, node);
+        }
+    }
+
+    pub(super) fn fail(&mut self, outputs: impl IntoIterator<Item = &'a str>, e: Error) {
         self.problems.push(e);
-        self.failed.extend(outputs);
+        self.scope().failed.extend(outputs);
     }
 
     fn node(&mut self, i: usize, node: &'a NodeProto) {
         let outputs = || node.output.iter().map(|o| o.as_str()).filter(|o| !o.is_empty());
-        let name = node_name(i, node);
+        if node.input.iter().any(|v| self.has_failed(v)) {
+            self.scope().failed.extend(outputs());
+            return;
+        }
+        let name = format!("{}{}", self.scope().prefix, node_name(i, node));
         let domain = default_domain(node.domain());
-        let opset = self.model.opset(domain).unwrap_or(if domain.is_empty() { 0 } else { 1 });
+        let imported = self.opset(domain);
+        let opset = imported.unwrap_or(if domain.is_empty() { 0 } else { 1 });
         let shown = if domain.is_empty() { node.op_type().to_string() } else { format!("{domain}.{}", node.op_type()) };
         let at = format!("node {name:?} ({shown}, opset {opset})");
-        let result = match find_onnx(domain, node.op_type(), opset) {
-            None => Err(unknown(domain, node.op_type(), opset, self.model.opset(domain).is_some())),
-            Some(_) if node.input.iter().any(|v| self.failed.contains(v.as_str())) => {
-                self.failed.extend(outputs());
-                return;
-            }
-            Some(entry) => self.import_node(&name, node, opset, entry),
-        };
-        if let Err(e) = result {
+        if let Err(e) = self.import_node(&name, node, domain, opset, imported.is_some()) {
             self.fail(outputs(), e.context(at));
         }
     }
@@ -150,50 +159,94 @@ impl<'a> Importer<'a> {
         &mut self,
         name: &str,
         node: &'a NodeProto,
+        domain: &str,
         opset: i64,
-        entry: &'static crate::ops::OnnxOp,
+        imported: bool,
     ) -> Result<()> {
-        let inputs = node
-            .input
-            .iter()
-            .map(|v| match v.as_str() {
-                "" => Ok(None),
-                v => match self.values.get(v) {
-                    Some(id) => Ok(Some(*id)),
-                    None => Err(err!(Parse, "it reads {v:?}, which no earlier node computes")),
+        let mut values = Vec::new();
+        for v in &node.input {
+            values.push(if v.is_empty() { None } else { Some(self.find(v)?) });
+        }
+        let attrs = AttrReader::inside(self.model, node, self.scope().function.as_ref())?;
+        let out = match find_structural(domain, node.op_type(), opset) {
+            Some(op) => self.call(name, node, opset, values, &attrs, &op.import)?,
+            None if is_alias(node.op_type(), &values) => vec![values[0].clone().expect("the alias is of a value")],
+            None => match find_onnx(domain, node.op_type(), opset) {
+                Some(op) => self.call(name, node, opset, values, &attrs, &|cx| {
+                    for (i, v) in cx.values.iter().enumerate() {
+                        let tensor = matches!(v, None | Some(ImportValue::Tensor(_) | ImportValue::Optional(None)));
+                        ensure!(tensor, Unsupported, "input {i} is a sequence or an optional, a tensor is expected");
+                    }
+                    Ok((op.import)(cx)?.into_iter().map(ImportValue::Tensor).collect())
+                })?,
+                None => match self.function(node) {
+                    Some(f) => return self.call_function(name, node, f, values, attrs),
+                    None => return Err(unknown(domain, node.op_type(), opset, imported)),
                 },
-            })
-            .collect::<Result<Vec<_>>>()?;
-        let attrs = AttrReader::new(self.model, node)?;
+            },
+        };
+        attrs.finish()?;
+        self.bind_outputs(node, out)
+    }
+
+    /// Runs an importer on the innermost graph.
+    fn call(
+        &mut self,
+        name: &str,
+        node: &'a NodeProto,
+        opset: i64,
+        values: Vec<Option<ImportValue>>,
+        attrs: &AttrReader<'a>,
+        import: &dyn Fn(&mut ImportCx<'_>) -> Result<Vec<ImportValue>>,
+    ) -> Result<Vec<ImportValue>> {
+        let inputs = values.iter().map(|v| if let Some(ImportValue::Tensor(v)) = v { Some(*v) } else { None }).collect();
+        // The graph is out of its frame while an importer has it.
+        let mut graph = std::mem::take(self.graph());
+        let mut nested = Nested { importer: self, attrs, name };
         let mut cx = ImportCx {
-            graph: &mut self.graph,
+            graph: &mut graph,
             name,
             op_type: node.op_type(),
             opset,
             inputs,
             n_outputs: node.output.len(),
-            attrs: &attrs,
+            attrs,
             n_added: 0,
-            values: Vec::new(),
-            subgraphs: None,
+            values,
+            subgraphs: Some(&mut nested),
         };
-        let out = (entry.import)(&mut cx)?;
-        attrs.finish()?;
+        let out = import(&mut cx);
+        *self.graph() = graph;
+        out
+    }
+
+    /// Gives the results of a node their names.
+    pub(super) fn bind_outputs(&mut self, node: &'a NodeProto, out: Vec<ImportValue>) -> Result<()> {
         for (i, o) in node.output.iter().enumerate().filter(|(_, o)| !o.is_empty()) {
-            let v = *out.get(i).ok_or_else(|| err!(Unsupported, "output {i} ({o:?}) is not supported"))?;
-            ensure!(!self.values.contains_key(o.as_str()), Parse, "two nodes compute {o:?}");
-            if self.graph.value(v).producer.is_some() && !self.graph.is_input(v) {
-                self.graph.rename_value(v, o);
+            let v = out.get(i).ok_or_else(|| err!(Unsupported, "output {i} ({o:?}) is not supported"))?.clone();
+            ensure!(!self.scope().values.contains_key(o.as_str()), Parse, "two nodes compute {o:?}");
+            if let ImportValue::Tensor(v) = v {
+                let graph = self.graph();
+                if graph.value(v).producer.is_some() && !graph.is_input(v) {
+                    graph.rename_value(v, o);
+                }
             }
-            self.values.insert(o, v);
+            self.scope().values.insert(o, v);
         }
+        Ok(())
+    }
+
+    /// Goes one level down; fails beyond [`MAX_NESTING`].
+    pub(super) fn deeper(&mut self) -> Result<()> {
+        ensure!(self.depth < MAX_NESTING, Unsupported, "graphs or functions are nested more than {MAX_NESTING} deep");
+        self.depth += 1;
         Ok(())
     }
 
     /// A declared output type that contradicts what was inferred is worth a warning, not an error: exporters leave
     /// stale shapes behind.
-    fn check_declared(&self, p: &super::proto::ValueInfoProto, v: ValueId) {
-        let f = self.graph.fact(v);
+    fn check_declared(&mut self, p: &super::proto::ValueInfoProto, v: ValueId) {
+        let f = self.graph().fact(v).clone();
         if let Ok((dtype, Some(shape))) = value_info(p) {
             let clash = dtype != f.dtype
                 || (shape.rank() != f.rank() && shape.rank() > 0)
@@ -207,7 +260,7 @@ impl<'a> Importer<'a> {
         log_verbose!("output {:?}: {f}", p.name());
     }
 
-    fn report(&mut self) -> Result<()> {
+    pub(super) fn report(&mut self) -> Result<()> {
         match self.problems.len() {
             0 => Ok(()),
             1 => Err(self.problems.remove(0)),
@@ -220,6 +273,11 @@ impl<'a> Importer<'a> {
             }
         }
     }
+}
+
+/// Identity passes on sequences and optionals too.
+fn is_alias(op_type: &str, values: &[Option<ImportValue>]) -> bool {
+    op_type == "Identity" && matches!(values, [Some(ImportValue::Sequence(_) | ImportValue::Optional(_))])
 }
 
 fn node_name(i: usize, node: &NodeProto) -> String {

@@ -19,9 +19,11 @@ pub mod attrs;
 pub mod external;
 pub mod importer;
 pub mod model;
+mod nested;
 #[allow(clippy::all, missing_docs)]
 #[rustfmt::skip]
 pub mod proto;
+mod scope;
 pub mod tensor;
 
 pub use attrs::AttrReader;

@@ -249,6 +249,23 @@ pub const fn onnx(
     OnnxOp { domain: "", name, since, import }
 }
 
+/// How an ONNX operator is imported that carries graphs or works on sequences and optionals.
+pub struct StructuralOp {
+    pub domain: &'static str,
+    pub name: &'static str,
+    pub since: i64,
+    pub import: fn(&mut ImportCx<'_>) -> Result<Vec<ImportValue>>,
+}
+
+/// Shorthand for tables of [`StructuralOp`] in the standard domain.
+pub const fn structural(
+    name: &'static str,
+    since: i64,
+    import: fn(&mut ImportCx<'_>) -> Result<Vec<ImportValue>>,
+) -> StructuralOp {
+    StructuralOp { domain: "", name, since, import }
+}
+
 /// Attributes of the node that is imported, wherever they come from.
 pub trait AttrSource {
     fn int(&self, name: &str) -> Result<Option<i64>>;
@@ -417,6 +434,38 @@ impl ImportCx<'_> {
             subgraphs: None,
         };
         (entry.import)(&mut cx).map_err(|e| e.context(format!("as part of {}", self.op_type)))
+    }
+
+    /// Imports a graph attribute as a graph of its own; see [`Subgraphs::body`].
+    pub fn body(&mut self, attr: &str, inputs: &[Fact]) -> Result<Body> {
+        match self.subgraphs.as_deref_mut() {
+            Some(s) => s.body(self.graph, attr, inputs),
+            None => Err(err!(Unsupported, "{} can only come from a model", self.op_type)),
+        }
+    }
+
+    /// Imports a graph attribute into the graph itself; see [`Subgraphs::inline`].
+    pub fn inline(&mut self, attr: &str, inputs: &[ImportValue]) -> Result<Vec<ImportValue>> {
+        match self.subgraphs.as_deref_mut() {
+            Some(s) => s.inline(self.graph, attr, inputs),
+            None => Err(err!(Unsupported, "{} can only come from a model", self.op_type)),
+        }
+    }
+
+    /// Numbers of formal inputs and of outputs of a graph attribute.
+    pub fn body_arity(&self, attr: &str) -> Result<(usize, usize)> {
+        match &self.subgraphs {
+            Some(s) => s.arity(attr),
+            None => Err(err!(Unsupported, "{} can only come from a model", self.op_type)),
+        }
+    }
+
+    /// Operand `i`, whatever it is.
+    pub fn value(&self, i: usize) -> Option<ImportValue> {
+        match self.values.get(i) {
+            Some(v) => v.clone(),
+            None => self.opt(i).map(ImportValue::Tensor),
+        }
     }
 
     /// [`Self::call`] for operators with one output.

@@ -6,13 +6,15 @@
 pub mod def;
 pub mod epilogue;
 pub mod per_output;
+pub mod sequence;
 pub mod tactic;
 pub mod window;
 
 // One home per operator, in the order of the table.
 
 pub use def::{
-    AttrSource, Body, EvalCx, ImportCx, ImportValue, InferCx, Subgraphs, OnnxOp, OpDef, OpHome, TacticOptions, fresh_dim, onnx,
+    AttrSource, Body, EvalCx, ImportCx, ImportValue, InferCx, Subgraphs, OnnxOp, OpDef, OpHome, StructuralOp, TacticOptions, fresh_dim, onnx,
+    structural,
 };
 pub use tactic::*;
 
@@ -86,9 +88,24 @@ define_ops! {
     84 => deform_columns::DeformColumns,
     85 => col2im::Col2Im,
     86 => max_unpool::MaxUnpool,
+    21 => branch::If,
+    22 => loop_op::Loop,
+    23 => scan::Scan,
 }
 
 /// The importer for an ONNX operator at an opset: the newest that is not newer than the model.
 pub fn find_onnx(domain: &str, name: &str, opset: i64) -> Option<&'static OnnxOp> {
     onnx_table().filter(|o| o.domain == domain && o.name == name && o.since <= opset).max_by_key(|o| o.since)
+}
+
+/// The operators of ONNX that carry graphs or work on sequences and optionals.
+pub fn structural_table() -> impl Iterator<Item = &'static StructuralOp> {
+    let tables: [&'static [StructuralOp]; 4] =
+        [branch::STRUCTURAL, loop_op::STRUCTURAL, scan::STRUCTURAL, sequence::STRUCTURAL];
+    tables.into_iter().flatten()
+}
+
+/// As [`find_onnx`], for structural operators.
+pub fn find_structural(domain: &str, name: &str, opset: i64) -> Option<&'static StructuralOp> {
+    structural_table().filter(|o| o.domain == domain && o.name == name && o.since <= opset).max_by_key(|o| o.since)
 }
