@@ -59,7 +59,7 @@ pub fn build(
     } else {
         // Planning proves that the network runs; the plan itself is made again when the engine is loaded.
         let opt = image.profiles[0].bindings(&image.graph, 1)?;
-        let plan = Plan::new(lower(&image.graph, &image.options, device.props(), &opt)?, &opt, |_, _| Ok(None))?;
+        let plan = Plan::new(lower(&image.graph, &image.options, device.props(), &opt)?, &opt, &mut std::iter::empty())?;
         dump("plan", &plan);
         if config.options.fp16 {
             log_info!("the CPU computes in f32; f16 stays allowed when the engine is loaded on a GPU");
@@ -104,14 +104,13 @@ pub fn plan_for_device(image: &EngineImage, device: &DeviceRef, progress: &mut P
         bail!(Cancelled, "the build was cancelled");
     }
     let choices = autotune::select(&graph, &image.options, &opt, device, progress)?;
-    let plan = Plan::new(graph.clone(), &opt, |_, n| Ok(choices.tactics.get(&n).cloned()))?;
+    let plan = Plan::new(graph.clone(), &opt, &mut choices.tactics.iter().cloned())?;
     dump("plan", &plan);
-    let tactics = graph.order()?.iter().map(|n| choices.tactics.get(n).cloned()).collect();
     Ok(DevicePlan {
         sm: device.props().sm,
         device_name: device.props().name.clone(),
         graph,
-        tactics,
+        tactics: choices.tactics,
         kernels: choices.kernels,
     })
 }

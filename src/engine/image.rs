@@ -4,7 +4,7 @@ use super::codec::{AttrSource, AttrTable, Reader, Writer};
 use super::format::{Section, Sections, WEIGHT_ALIGN, assemble};
 use crate::base::{Dim, Fact, Result, Shape, Tensor};
 use crate::device::DeviceProps;
-use crate::network::{Graph, NodeId, ValueId};
+use crate::network::{Graph, ValueId};
 use crate::ops::{KernelSpec, Op, Tactic, TacticSource};
 use crate::plan::{Profile, Range};
 use crate::{ensure, err, internal};
@@ -40,7 +40,7 @@ pub struct DevicePlan {
     pub sm: u32,
     pub device_name: String,
     pub graph: Graph,
-    /// Tactic of each node in `graph.order()`; `None` for nodes that the host computes and for views.
+    /// Tactic of each node in the order of `Graph::visit`; `None` for nodes that the host computes, views and control flow.
     pub tactics: Vec<Option<Tactic>>,
     pub kernels: Vec<KernelImage>,
 }
@@ -411,8 +411,12 @@ fn read_plan(plan: &[u8], kernels: &[u8], weights: &[Arc<Tensor>]) -> Result<Dev
     let graph = read_graph(&mut gr, weights)?;
     gr.end()?;
     let n: usize = r.len(1)?;
-    let order: Vec<NodeId> = graph.order()?;
-    ensure!(n == order.len(), CorruptData, "section plan: {n} tactics for {} nodes", order.len());
+    let mut n_nodes = 0;
+    graph.visit(&mut |_, _| {
+        n_nodes += 1;
+        Ok(())
+    })?;
+    ensure!(n == n_nodes, CorruptData, "section plan: {n} tactics for {n_nodes} nodes");
     let mut tactics = Vec::new();
     for _ in 0..n {
         if !r.bool()? {

@@ -10,7 +10,7 @@ pub mod inspect;
 
 pub use image::{BuildOptions, DevicePlan, EngineImage, KernelImage};
 
-use crate::base::{DType, Result, Shape};
+use crate::base::{DType, Result, Shape, Tensor};
 use crate::builder;
 use crate::device::{Buffer, DeviceKind, DeviceRef};
 use crate::network::{Graph, NodeId, ValueId};
@@ -20,6 +20,7 @@ use crate::runtime::kernels::LoadedKernels;
 use crate::{ensure, internal, log_info};
 use parking_lot::Mutex;
 use std::any::Any;
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -52,10 +53,12 @@ pub struct Engine {
     pub device: DeviceRef,
     pub plan: Plan,
     pub(crate) kernels: LoadedKernels,
-    consts: HashMap<ValueId, u64>,
+    /// Address of each weight, by its number in the plan.
+    consts: Vec<u64>,
+    weight_bytes: usize,
     /// Device memory behind `consts`; `None` on the CPU, where tensors are used in place.
-    weights: Option<Buffer>,
-    packs: Mutex<HashMap<(NodeId, String), Packed>>,
+    _weights: Option<Buffer>,
+    packs: Mutex<HashMap<(u32, NodeId, String), Packed>>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -86,17 +89,18 @@ impl Engine {
             let dp = image.plan.as_ref().ok_or_else(|| internal!("no device plan"))?;
             plan_of(dp, &opt)?
         } else {
-            Plan::new(builder::lower(&image.graph, &image.options, props, &opt)?, &opt, |_, _| Ok(None))?
+            Plan::new(builder::lower(&image.graph, &image.options, props, &opt)?, &opt, &mut std::iter::empty())?
         };
         let kernels = LoadedKernels::load(device, image.plan.as_ref().filter(|_| props.is_cuda()))?;
-        let (consts, weights) = place_weights(&plan, device)?;
+        let (consts, weight_bytes, weights) = place_weights(&plan, device)?;
         Ok(Arc::new(Engine {
             image,
             device: device.clone(),
             plan,
             kernels,
             consts,
-            weights,
+            weight_bytes,
+            _weights: weights,
             packs: Mutex::new(HashMap::new()),
         }))
     }
@@ -156,31 +160,30 @@ impl Engine {
 
     /// Bytes of device memory that the weights take.
     pub fn weight_bytes(&self) -> usize {
-        match &self.weights {
-            Some(b) => b.bytes(),
-            None => self.consts.keys().filter_map(|v| self.plan.graph.as_const(*v)).map(|t| t.bytes().len()).sum(),
-        }
+        self.weight_bytes
     }
 
-    /// Address of a weight.
-    pub(crate) fn const_address(&self, v: ValueId) -> Result<u64> {
-        self.consts.get(&v).copied().ok_or_else(|| internal!("weight {} is not on the device", v.0))
+    /// Address of the weight with this number.
+    #[inline]
+    pub(crate) fn const_address(&self, number: u32) -> u64 {
+        self.consts[number as usize]
     }
 
     /// The cache of packed weights of one node.
-    pub(crate) fn pack_cache(&self, node: NodeId) -> impl PackCache + '_ {
-        NodePacks { engine: self, node }
+    pub(crate) fn pack_cache(&self, plan: &Plan, node: NodeId) -> impl PackCache + '_ {
+        NodePacks { engine: self, plan: plan.uid, node }
     }
 }
 
 struct NodePacks<'a> {
     engine: &'a Engine,
+    plan: u32,
     node: NodeId,
 }
 
 impl PackCache for NodePacks<'_> {
     fn get_or_pack(&self, slot: &str, make: &mut dyn FnMut() -> Packed) -> Packed {
-        let key = (self.node, slot.to_string());
+        let key = (self.plan, self.node, slot.to_string());
         if let Some(p) = self.engine.packs.lock().get(&key) {
             return p.clone();
         }
@@ -192,41 +195,46 @@ impl PackCache for NodePacks<'_> {
 
 /// The plan with the tactics that an image stores.
 fn plan_of(dp: &DevicePlan, opt: &crate::base::dims::Bindings) -> Result<Plan> {
-    let order = dp.graph.order()?;
-    let by_node: HashMap<NodeId, &Option<Tactic>> = order.iter().copied().zip(&dp.tactics).collect();
-    Plan::new(dp.graph.clone(), opt, |g, n| match by_node.get(&n) {
-        Some(Some(t)) => Ok(Some(t.clone())),
-        _ => Err(internal!("node {:?} has no tactic in the stored plan", g.node(n).name)),
-    })
+    let plan = Plan::new(dp.graph.clone(), opt, &mut dp.tactics.iter().cloned())?;
+    let mut missing = None;
+    plan.visit(&mut |p| {
+        for s in &p.steps {
+            if matches!(s.kind, StepKind::Device(None) | StepKind::Counted(None)) {
+                missing.get_or_insert_with(|| p.graph.node(s.node).name.clone());
+            }
+        }
+    });
+    match missing {
+        None => Ok(plan),
+        Some(name) => Err(internal!("node {name:?} has no tactic in the stored plan")),
+    }
 }
 
-/// Copies the constants that device steps read to the device.
-fn place_weights(plan: &Plan, device: &DeviceRef) -> Result<(HashMap<ValueId, u64>, Option<Buffer>)> {
-    let g = &plan.graph;
-    let mut wanted: HashSet<ValueId> = HashSet::new();
-    for s in &plan.steps {
-        if matches!(s.kind, StepKind::Device(_) | StepKind::View) {
-            wanted.extend(g.node(s.node).inputs.iter().flatten().filter(|v| g.as_const(**v).is_some()));
+/// Copies the constants that device steps read to the device; gives their addresses by number and their size.
+fn place_weights(plan: &Plan, device: &DeviceRef) -> Result<(Vec<u64>, usize, Option<Buffer>)> {
+    let mut list: Vec<(u32, Arc<Tensor>)> = Vec::new();
+    plan.visit(&mut |p| list.extend(p.consts.iter().filter_map(|(v, n)| Some((*n, p.graph.as_const(*v)?.clone())))));
+    list.sort_unstable_by_key(|(n, _)| *n);
+    // One tensor may be a weight of several plans.
+    let mut at = 0usize;
+    let mut offsets: HashMap<*const Tensor, u64> = HashMap::new();
+    let mut distinct = Vec::new();
+    for (_, t) in &list {
+        if let Entry::Vacant(e) = offsets.entry(Arc::as_ptr(t)) {
+            e.insert(at as u64);
+            distinct.push((at as u64, t));
+            at += t.bytes().len().next_multiple_of(256);
         }
     }
-    wanted.extend(g.outputs().iter().map(|p| p.value).filter(|v| g.as_const(*v).is_some()));
-    let mut list: Vec<ValueId> = wanted.into_iter().collect();
-    list.sort_unstable();
-    let tensor = |v: ValueId| g.as_const(v).expect("filtered above");
     if device.kind() == DeviceKind::Cpu {
-        return Ok((list.iter().map(|v| (*v, tensor(*v).bytes().as_ptr() as u64)).collect(), None));
-    }
-    let mut at = 0usize;
-    let mut offsets = HashMap::new();
-    for v in &list {
-        offsets.insert(*v, at as u64);
-        at += tensor(*v).bytes().len().next_multiple_of(256);
+        let bytes = distinct.iter().map(|(_, t)| t.bytes().len()).sum();
+        return Ok((list.iter().map(|(_, t)| t.bytes().as_ptr() as u64).collect(), bytes, None));
     }
     let buffer = Buffer::new(device, at)?;
     // SAFETY: the targets lie in the buffer, which was sized for them.
-    unsafe { device.upload(list.iter().map(|v| (buffer.ptr() + offsets[v], tensor(*v).bytes())))? };
+    unsafe { device.upload(distinct.iter().map(|(o, t)| (buffer.ptr() + o, t.bytes())))? };
     let base = buffer.ptr();
-    Ok((offsets.into_iter().map(|(v, o)| (v, base + o)).collect(), Some(buffer)))
+    Ok((list.iter().map(|(_, t)| base + offsets[&Arc::as_ptr(t)]).collect(), buffer.bytes(), Some(buffer)))
 }
 
 /// Kernels of a list of tactics, each once, in order of first use.

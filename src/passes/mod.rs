@@ -141,10 +141,16 @@ pub fn target_passes(options: &PassOptions) -> Vec<Box<dyn Pass>> {
 
 /// Rewrites for every device.
 pub fn run_portable(g: &mut Graph, options: &PassOptions) -> Result<Report> {
-    run_list(g, &portable_passes(), options, 4)
+    run_all(g, &portable_passes(), options)
 }
 
 /// Rewrites for `options.target`; run after [`run_portable`] or alone.
 pub fn run_target(g: &mut Graph, options: &PassOptions) -> Result<Report> {
-    run_list(g, &target_passes(options), options, 4)
+    run_all(g, &target_passes(options), options)
+}
+
+/// The graphs inside of nodes first: what is found out about them helps outside.
+fn run_all(g: &mut Graph, list: &[Box<dyn Pass>], options: &PassOptions) -> Result<Report> {
+    g.map_bodies(&mut |body| run_list(body, list, options, 4).map(drop))?;
+    run_list(g, list, options, 4)
 }

@@ -3,16 +3,17 @@
 //! This is the shape program of an engine. It runs when a context meets input shapes that it has not kept; it knows no
 //! device, so it is tested without one.
 
-use super::memory::{Interval, assign_offsets};
+use super::place::{Ports, place};
 use super::profile::bind_shape;
-use super::{Plan, StepKind};
+use super::{Plan, Stage, StepKind};
 use crate::base::dims::Bindings;
 use crate::base::error::ResultExt;
 use crate::base::{Fact, Result, Tensor};
 use crate::network::ValueId;
 use crate::network::eval::eval_node;
 use crate::ops::{InferCx, Problem, TensorDesc};
-use crate::{bail, ensure, err, internal};
+use crate::{bail, ensure, internal};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Where a tensor's bytes are while a plan runs.
@@ -26,8 +27,10 @@ pub enum Loc {
     Output(usize),
     /// An offset in the context's arena.
     Arena(usize),
-    /// A weight of the engine.
-    Const(ValueId),
+    /// Memory of this value, from another stage or for one.
+    Var(ValueId),
+    /// A weight of the engine, by its number.
+    Const(u32),
     /// An offset in the upload block: host values that device steps read.
     Upload(usize),
 }
@@ -54,6 +57,17 @@ pub struct EndCopy {
     pub bytes: usize,
 }
 
+/// A value that a stage makes for others.
+#[derive(Clone, Debug)]
+pub struct Escape {
+    pub value: ValueId,
+    pub desc: TensorDesc,
+    /// Where it is; `Loc::Var` of itself or of the value that it is a view of. `Loc::None` when only the host has it.
+    pub at: Loc,
+    /// Its elements, when the host computed them.
+    pub host: Option<Arc<Tensor>>,
+}
+
 /// See the module's text.
 #[derive(Debug)]
 pub struct ShapePlan {
@@ -66,6 +80,8 @@ pub struct ShapePlan {
     /// Host values to copy to the device once: offset in the upload block and value.
     pub uploads: Vec<(usize, Arc<Tensor>)>,
     pub upload_bytes: usize,
+    /// Values that leave a stage.
+    pub escapes: Vec<Escape>,
     /// Index of the last of `steps` that reads a bound input; `None` when none does. End copies count as after all.
     pub last_input_read: Option<usize>,
 }
@@ -73,7 +89,15 @@ pub struct ShapePlan {
 /// What the host computes at most in one step: shapes, axes and indices are small.
 const MAX_HOST_BYTES: usize = 64 << 20;
 
-/// Runs the shape program.
+/// A value that a stage takes from outside.
+pub struct External {
+    /// Type and concrete shape, with the elements where the host has them.
+    pub fact: Fact,
+    /// The value is in device memory; otherwise its elements are uploaded where a device step reads them.
+    pub on_device: bool,
+}
+
+/// Runs the shape program of a whole plan.
 ///
 /// `shapes` are the dimensions of each graph input; `host_values` the elements of the inputs in `plan.host_inputs`;
 /// `workspace` gives the scratch bytes of a step.
@@ -89,12 +113,7 @@ pub fn specialize(
     for (p, dims) in g.inputs().iter().zip(shapes) {
         bind_shape(&p.name, &g.fact(p.value).shape, dims, &mut bindings)?;
     }
-    let mut facts: Vec<Option<Fact>> = vec![None; g.n_values()];
-    for v in g.value_ids() {
-        if g.as_const(v).is_some() {
-            facts[v.idx()] = Some(g.fact(v).clone());
-        }
-    }
+    let mut facts = constants(plan);
     for (i, p) in g.inputs().iter().enumerate() {
         let dims: Vec<usize> = shapes[i].iter().map(|d| *d as usize).collect();
         let mut f = Fact::new(g.fact(p.value).dtype, dims.as_slice());
@@ -105,17 +124,55 @@ pub fn specialize(
         }
         facts[p.value.idx()] = Some(f);
     }
+    let steps: Vec<usize> = (0..plan.steps.len()).collect();
+    let walk = walk(plan, &steps, facts)?;
+    place(plan, &walk, &Ports::Bound, &mut workspace)
+}
+
+/// Runs the shape program of one stage, which is not dynamic.
+pub fn specialize_stage(
+    plan: &Plan,
+    stage: &Stage,
+    externals: &[External],
+    mut workspace: impl FnMut(usize, &Problem) -> Result<usize>,
+) -> Result<ShapePlan> {
+    let mut facts = constants(plan);
+    let mut on_device = HashSet::new();
+    for (v, e) in stage.externals.iter().zip(externals) {
+        facts[v.idx()] = Some(e.fact.clone());
+        if e.on_device {
+            on_device.insert(*v);
+        }
+    }
+    let walk = walk(plan, &stage.steps, facts)?;
+    place(plan, &walk, &Ports::Variables { on_device: &on_device, escapes: &stage.escapes }, &mut workspace)
+}
+
+fn constants(plan: &Plan) -> Vec<Option<Fact>> {
+    let g = &plan.graph;
+    g.value_ids().map(|v| g.as_const(v).map(|_| g.fact(v).clone())).collect()
+}
+
+/// What a walk over steps finds: facts at concrete shapes, whose memory each value is, and the steps of the device.
+pub(super) struct Walk {
+    pub facts: Vec<Option<Fact>>,
+    pub roots: Vec<ValueId>,
+    pub device_steps: Vec<usize>,
+}
+
+fn walk(plan: &Plan, steps: &[usize], mut facts: Vec<Option<Fact>>) -> Result<Walk> {
+    let g = &plan.graph;
     let mut roots: Vec<ValueId> = g.value_ids().collect();
     let mut device_steps = Vec::new();
-    for (s, step) in plan.steps.iter().enumerate() {
+    for &s in steps {
+        let step = &plan.steps[s];
         let node = g.node(step.node);
         let ins: Vec<Option<&Fact>> = node.inputs.iter().map(|v| v.and_then(|v| facts[v.idx()].as_ref())).collect();
         let at = || format!("{} {:?}", node.op.name(), node.name);
         let mut out = node.op.def().infer(&InferCx::new(&ins)).with_context(at)?;
         for f in &out {
             let dims = f.shape.concrete().ok_or_else(|| {
-                err!(Unsupported, "the output shape {} depends on the data, which is not supported yet", f.shape)
-                    .context(at())
+                internal!("the output shape {} is not known when the step is made ready", f.shape).context(at())
             })?;
             f.check().with_context(at)?;
             crate::log_verbose!("shape of {}: {}{dims:?}", at(), f.dtype);
@@ -139,6 +196,7 @@ pub fn specialize(
                 roots[node.outputs[0].idx()] = roots[from.idx()];
             }
             StepKind::Device(_) => device_steps.push(s),
+            StepKind::Counted(_) | StepKind::Control(_) => bail!(Internal, "{}: a dynamic step in a static stage", at()),
         }
         for (v, mut f) in node.outputs.iter().zip(out) {
             // A value that the host knows by inference alone is still computed by its device step.
@@ -148,182 +206,15 @@ pub fn specialize(
             facts[v.idx()] = Some(f);
         }
     }
-    place(plan, &facts, &roots, &device_steps, &mut workspace)
+    Ok(Walk { facts, roots, device_steps })
 }
 
 /// The elements of a fact when all are numbers.
-fn host_tensor(f: &Fact) -> Option<Arc<Tensor>> {
+pub fn host_tensor(f: &Fact) -> Option<Arc<Tensor>> {
     if let Some(t) = f.as_const() {
         return Some(t.clone());
     }
     let dims: Vec<i64> = f.as_dims()?.iter().map(|d| d.as_const()).collect::<Option<_>>()?;
     let shape = f.shape.concrete()?;
     Some(Arc::new(Tensor::from_slice(&shape, &dims).cast(f.dtype)))
-}
-
-fn desc(facts: &[Option<Fact>], v: ValueId) -> Result<TensorDesc> {
-    let f = facts[v.idx()].as_ref().ok_or_else(|| internal!("value {} has no fact", v.0))?;
-    Ok(TensorDesc { dtype: f.dtype, dims: f.shape.to_concrete()? })
-}
-
-/// Decides where values live and assembles the shape plan.
-fn place(
-    plan: &Plan,
-    facts: &[Option<Fact>],
-    roots: &[ValueId],
-    device_steps: &[usize],
-    workspace: &mut dyn FnMut(usize, &Problem) -> Result<usize>,
-) -> Result<ShapePlan> {
-    let g = &plan.graph;
-    let mut loc: Vec<Loc> = vec![Loc::None; g.n_values()];
-    let mut computed = vec![false; g.n_values()];
-    for &s in device_steps {
-        for v in &g.node(plan.steps[s].node).outputs {
-            computed[v.idx()] = true;
-        }
-    }
-    // Outputs first: a computed value is written straight to the address of the first output that it is.
-    let mut end = Vec::new();
-    for (i, p) in g.outputs().iter().enumerate() {
-        let root = roots[p.value.idx()];
-        if computed[root.idx()] && loc[root.idx()] == Loc::None {
-            loc[root.idx()] = Loc::Output(i);
-        } else {
-            end.push((i, p.value));
-        }
-    }
-    for (i, p) in g.inputs().iter().enumerate() {
-        loc[p.value.idx()] = Loc::Input(i);
-    }
-    let mut uploads = Vec::new();
-    let mut upload_bytes = 0usize;
-    let mut source = |v: ValueId, loc: &mut Vec<Loc>| -> Result<Loc> {
-        let root = roots[v.idx()];
-        if loc[root.idx()] != Loc::None || computed[root.idx()] {
-            return Ok(loc[root.idx()]);
-        }
-        let l = if g.as_const(root).is_some() {
-            Loc::Const(root)
-        } else {
-            let t = facts[root.idx()]
-                .as_ref()
-                .and_then(host_tensor)
-                .ok_or_else(|| internal!("value {:?} is nowhere", g.value(root).name))?;
-            let at = upload_bytes;
-            upload_bytes += t.bytes().len().next_multiple_of(super::memory::ALIGN);
-            uploads.push((at, t));
-            Loc::Upload(at)
-        };
-        loc[root.idx()] = l;
-        Ok(l)
-    };
-    // Lifetimes of what remains, in device steps.
-    let mut first = vec![usize::MAX; g.n_values()];
-    let mut last = vec![0usize; g.n_values()];
-    for (i, &s) in device_steps.iter().enumerate() {
-        let node = g.node(plan.steps[s].node);
-        for v in &node.outputs {
-            first[v.idx()] = first[v.idx()].min(i);
-            last[v.idx()] = last[v.idx()].max(i);
-        }
-        for v in node.inputs.iter().flatten() {
-            source(*v, &mut loc)?;
-            let r = roots[v.idx()].idx();
-            last[r] = last[r].max(i);
-        }
-    }
-    let n = device_steps.len();
-    for (_, v) in &end {
-        source(*v, &mut loc)?;
-        last[roots[v.idx()].idx()] = n;
-    }
-    // In place: the output takes the slot of an input that dies here.
-    let mut slot: Vec<ValueId> = g.value_ids().collect();
-    let mut steps = Vec::with_capacity(n);
-    let mut intervals = Vec::new();
-    let mut owner: Vec<Option<usize>> = vec![None; g.n_values()];
-    for (i, &s) in device_steps.iter().enumerate() {
-        let node = g.node(plan.steps[s].node);
-        let problem = problem(plan, s, facts)?;
-        let out = node.outputs[0];
-        if loc[out.idx()] == Loc::None {
-            let donor = node.inputs.iter().enumerate().find_map(|(k, v)| {
-                let r = roots[(*v)?.idx()];
-                let dies = computed[r.idx()] && loc[r.idx()] == Loc::None && last[r.idx()] == i;
-                let alone = node.inputs.iter().flatten().filter(|w| roots[w.idx()] == r).count() == 1;
-                let fits = desc(facts, r).ok()?.bytes() == problem.outputs[0].bytes();
-                (dies && alone && fits && node.op.def().in_place(k)).then_some(slot[r.idx()])
-            });
-            if let Some(d) = donor {
-                slot[out.idx()] = d;
-            }
-        }
-        for v in &node.outputs {
-            if loc[v.idx()] != Loc::None {
-                continue;
-            }
-            let bytes = desc(facts, *v)?.bytes();
-            match owner[slot[v.idx()].idx()] {
-                Some(k) => {
-                    let iv: &mut Interval = &mut intervals[k];
-                    iv.last = iv.last.max(last[v.idx()]);
-                }
-                None => {
-                    owner[v.idx()] = Some(intervals.len());
-                    intervals.push(Interval { bytes: bytes.max(1), first: first[v.idx()], last: last[v.idx()] });
-                }
-            }
-        }
-        let work_bytes = workspace(s, &problem)?;
-        steps.push(ShapedStep { step: s, problem, inputs: vec![], outputs: vec![], work: 0, work_bytes });
-    }
-    let first_work = intervals.len();
-    for (i, s) in steps.iter().enumerate() {
-        intervals.push(Interval { bytes: s.work_bytes, first: i, last: i });
-    }
-    let (offsets, arena_bytes) = assign_offsets(&intervals);
-    let resolve = |v: ValueId, loc: &[Loc]| -> Loc {
-        let r = roots[v.idx()];
-        match loc[r.idx()] {
-            Loc::None => owner[slot[r.idx()].idx()].map_or(Loc::None, |k| Loc::Arena(offsets[k])),
-            l => l,
-        }
-    };
-    let mut last_input_read = None;
-    for (i, st) in steps.iter_mut().enumerate() {
-        let node = g.node(plan.steps[st.step].node);
-        st.inputs = node.inputs.iter().map(|v| v.map_or(Loc::None, |v| resolve(v, &loc))).collect();
-        st.outputs = node.outputs.iter().map(|v| resolve(*v, &loc)).collect();
-        st.work = offsets[first_work + i];
-        if st.inputs.iter().any(|l| matches!(l, Loc::Input(_))) {
-            last_input_read = Some(i);
-        }
-    }
-    let end_copies: Vec<EndCopy> = end
-        .into_iter()
-        .map(|(output, v)| Ok(EndCopy { from: resolve(v, &loc), output, bytes: desc(facts, v)?.bytes() }))
-        .collect::<Result<_>>()?;
-    Ok(ShapePlan {
-        inputs: g.inputs().iter().map(|p| desc(facts, p.value)).collect::<Result<_>>()?,
-        outputs: g.outputs().iter().map(|p| desc(facts, p.value)).collect::<Result<_>>()?,
-        steps,
-        end_copies,
-        arena_bytes,
-        uploads,
-        upload_bytes,
-        last_input_read,
-    })
-}
-
-fn problem(plan: &Plan, step: usize, facts: &[Option<Fact>]) -> Result<Problem> {
-    let node = plan.graph.node(plan.steps[step].node);
-    Ok(Problem {
-        inputs: node.inputs.iter().map(|v| v.map(|v| desc(facts, v)).transpose()).collect::<Result<_>>()?,
-        outputs: node.outputs.iter().map(|v| desc(facts, *v)).collect::<Result<_>>()?,
-        known: node
-            .inputs
-            .iter()
-            .map(|v| v.and_then(|v| facts[v.idx()].as_ref()).and_then(host_tensor))
-            .collect(),
-    })
 }

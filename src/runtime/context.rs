@@ -5,6 +5,7 @@
 //! packed launches) is made at the first enqueue with it and kept, least recently used first out.
 
 use super::exec::StepExec;
+use super::dynamic::State;
 use crate::base::{DType, Result, Tensor};
 use crate::device::{Buffer, CopyKind, DeviceRef, RawEvent, RawStream};
 use crate::engine::Engine;
@@ -21,6 +22,21 @@ pub const KEPT_SHAPES: usize = 64;
 pub trait LayerTimes: Send + Sync {
     /// Milliseconds that a layer took.
     fn report(&self, layer: &str, ms: f32);
+}
+
+/// Gives memory to outputs whose size is known only while an execution runs.
+pub trait OutputAllocator: Send + Sync {
+    /// Device memory of at least `bytes` for the output; `None` fails the execution. Called from the thread that runs it.
+    fn allocate(&self, name: &str, dims: &[i64], bytes: usize) -> Option<u64>;
+}
+
+/// Where an output goes.
+#[derive(Clone, Default)]
+pub(super) struct OutputSlot {
+    pub address: Option<u64>,
+    /// Bytes that the address has room for, when they were told.
+    pub capacity: Option<usize>,
+    pub allocator: Option<Arc<dyn OutputAllocator>>,
 }
 
 /// The plan at one set of shapes, ready to run.
@@ -42,7 +58,11 @@ pub struct Context {
     profile: usize,
     shapes: Vec<Option<Vec<i64>>>,
     pub(super) inputs: Vec<Option<u64>>,
-    pub(super) outputs: Vec<Option<u64>>,
+    pub(super) outputs: Vec<OutputSlot>,
+    /// For plans that run in stages.
+    pub(super) dynamic: Option<Arc<Mutex<State>>>,
+    /// Shapes of the outputs of the last execution in stages.
+    pub(super) final_shapes: Arc<Mutex<Vec<Option<Vec<i64>>>>>,
     pub(super) arena: Arc<Buffer>,
     kept: Vec<Arc<Bound>>,
     pub(super) current: Option<Arc<Bound>>,
@@ -68,7 +88,12 @@ impl Context {
             profile: 0,
             shapes,
             inputs: vec![None; g.inputs().len()],
-            outputs: vec![None; g.outputs().len()],
+            outputs: vec![OutputSlot::default(); g.outputs().len()],
+            dynamic: match engine.plan.is_static() {
+                true => None,
+                false => Some(Arc::new(Mutex::new(State::new(&engine.device)?))),
+            },
+            final_shapes: Arc::new(Mutex::new(vec![None; g.outputs().len()])),
             arena: Arc::new(Buffer::new(&engine.device, 0)?),
             kept: Vec::new(),
             current: None,
@@ -84,7 +109,7 @@ impl Context {
     /// Takes arena memory for the profile's largest shapes, so that shape changes inside of it allocate nothing.
     fn reserve(&mut self) -> Result<()> {
         let profile = self.profile_ref();
-        if !profile.is_bounded() || !self.engine.plan.host_inputs.is_empty() {
+        if !profile.is_bounded() || !self.engine.plan.host_inputs.is_empty() || self.dynamic.is_some() {
             return Ok(());
         }
         let g = &self.engine.plan.graph;
@@ -118,6 +143,11 @@ impl Context {
         }
         self.current = None;
         self.reserve()
+    }
+
+    /// The shape of input `i`, when it is set.
+    pub(super) fn shape_of(&self, i: usize) -> Option<&[i64]> {
+        self.shapes[i].as_deref()
     }
 
     fn input_idx(&self, name: &str) -> Option<usize> {
@@ -158,6 +188,9 @@ impl Context {
             return self.shapes[i].clone().ok_or_else(|| err!(InvalidState, "the shape of input {name:?} is not set"));
         }
         let i = self.output_idx(name).ok_or_else(|| self.no_tensor(name))?;
+        if self.dynamic.is_some() {
+            return self.dynamic_shape(i, name);
+        }
         let bound = self.ready(std::ptr::null_mut())?;
         Ok(bound.shape.outputs[i].dims.iter().map(|d| *d as i64).collect())
     }
@@ -177,11 +210,54 @@ impl Context {
                 self.current = None;
             }
         } else if let Some(i) = self.output_idx(name) {
-            self.outputs[i] = Some(address);
+            self.outputs[i] = OutputSlot { address: Some(address), ..OutputSlot::default() };
         } else {
             return Err(self.no_tensor(name));
         }
         Ok(())
+    }
+
+    /// Binds memory of `capacity` bytes to an output: what an output needs whose shape depends on the data.
+    pub fn bind_output(&mut self, name: &str, address: u64, capacity: usize) -> Result<()> {
+        let i = self.output_idx(name).ok_or_else(|| self.no_output(name))?;
+        self.outputs[i] = OutputSlot { address: Some(address), capacity: Some(capacity), allocator: None };
+        Ok(())
+    }
+
+    /// Asks for an output's memory at each execution, when its shape is known; `None` stops it.
+    pub fn set_output_allocator(&mut self, name: &str, allocator: Option<Arc<dyn OutputAllocator>>) -> Result<()> {
+        let i = self.output_idx(name).ok_or_else(|| self.no_output(name))?;
+        self.outputs[i].allocator = allocator;
+        Ok(())
+    }
+
+    fn no_output(&self, name: &str) -> crate::base::Error {
+        match self.input_idx(name) {
+            Some(_) => err!(InvalidArgument, "{name:?} is an input, not an output"),
+            None => self.no_tensor(name),
+        }
+    }
+
+    /// The shape of output `i` of a plan that runs in stages: from the inputs' shapes where these tell it, otherwise from
+    /// the last execution.
+    fn dynamic_shape(&self, i: usize, name: &str) -> Result<Vec<i64>> {
+        let g = &self.engine.plan.graph;
+        let mut b = crate::base::dims::Bindings::new();
+        let mut complete = true;
+        for (p, s) in g.inputs().iter().zip(&self.shapes) {
+            match s {
+                Some(s) => bind_shape(&p.name, &g.fact(p.value).shape, s, &mut b)?,
+                None => complete = false,
+            }
+        }
+        let shape = g.fact(g.outputs()[i].value).shape.bind(&b);
+        if let (true, Some(dims)) = (complete, shape.concrete()) {
+            return Ok(dims.iter().map(|d| *d as i64).collect());
+        }
+        let last = self.final_shapes.lock()[i].clone();
+        last.ok_or_else(|| {
+            err!(InvalidState, "the shape {shape} of output {name:?} depends on the data: it is known after an execution")
+        })
     }
 
     /// The address bound to a tensor.
@@ -190,7 +266,7 @@ impl Context {
             return Ok(self.inputs[i]);
         }
         let i = self.output_idx(name).ok_or_else(|| self.no_tensor(name))?;
-        Ok(self.outputs[i])
+        Ok(self.outputs[i].address)
     }
 
     /// Reports each layer's time at every execution; enqueue then waits for the end. `None` stops it.
@@ -200,11 +276,15 @@ impl Context {
 
     /// Bytes of scratch that the context holds.
     pub fn scratch_bytes(&self) -> usize {
-        self.arena.bytes()
+        self.arena.bytes() + self.dynamic.as_ref().map_or(0, |d| d.lock().bytes())
     }
 
     /// Bytes of scratch that the current shapes need.
     pub fn needed_scratch_bytes(&mut self) -> Result<usize> {
+        if self.dynamic.is_some() {
+            // It grows with what the data asks for.
+            return Ok(self.scratch_bytes());
+        }
         Ok(self.ready(std::ptr::null_mut())?.shape.arena_bytes)
     }
 
@@ -298,7 +378,7 @@ impl Context {
             let step = &plan.steps[s];
             let StepKind::Device(tactic) = &step.kind else { return Err(internal!("step {s} runs on no device")) };
             let node = plan.graph.node(step.node);
-            let packs = engine.pack_cache(step.node);
+            let packs = engine.pack_cache(plan, step.node);
             let e = StepExec::new(&engine.device, node, tactic.as_ref(), problem, &engine.kernels, &packs)
                 .map_err(|e| e.context(format!("{} {:?}", node.op.name(), node.name)))?;
             let bytes = e.workspace();

@@ -41,7 +41,8 @@ impl Bases<'_> {
             Loc::Output(i) => self.outputs[i],
             Loc::Arena(at) => self.arena + at as u64,
             Loc::Upload(at) => self.uploads + at as u64,
-            Loc::Const(v) => self.engine.const_address(v)?,
+            Loc::Const(n) => self.engine.const_address(n),
+            Loc::Var(_) => return Err(crate::internal!("a value of another stage in a static plan")),
         })
     }
 }
@@ -88,10 +89,18 @@ impl Context {
     /// `input_consumed`, unless null, is recorded when every read of the inputs is done. With layer times set, the call
     /// waits for the end and reports.
     pub fn enqueue(&mut self, stream: RawStream, input_consumed: RawEvent) -> Result<()> {
+        if self.dynamic.is_some() {
+            return self.enqueue_stages(stream, input_consumed);
+        }
         let bound = match &self.current {
             Some(b) if self.engine.plan.host_inputs.is_empty() => b.clone(),
             _ => self.ready(stream)?,
         };
+        for (p, (slot, d)) in
+            self.engine.plan.graph.outputs().iter().zip(self.outputs.iter_mut().zip(&bound.shape.outputs))
+        {
+            slot.settle(&p.name, d)?;
+        }
         self.check_bound(&bound)?;
         match self.engine.device.clone() {
             DeviceRef::Cuda(_) => self.enqueue_cuda(&bound, stream, input_consumed),
@@ -103,7 +112,8 @@ impl Context {
     fn check_bound(&self, bound: &Bound) -> Result<()> {
         let g = &self.engine.plan.graph;
         let ins = g.inputs().iter().zip(&self.inputs).zip(&bound.shape.inputs);
-        let outs = g.outputs().iter().zip(&self.outputs).zip(&bound.shape.outputs);
+        let addresses = self.outputs.iter().map(|s| &s.address);
+        let outs = g.outputs().iter().zip(addresses).zip(&bound.shape.outputs);
         let on_gpu = matches!(self.engine.device, DeviceRef::Cuda(_));
         for ((p, address), desc) in ins.chain(outs) {
             // Kernels on a GPU read and write 16 bytes at once.
@@ -140,11 +150,11 @@ impl Context {
         let (many_in, many_out): (Vec<u64>, Vec<u64>);
         let (ins, outs): (&[u64], &[u64]) = if self.inputs.len() <= MAX_OPERANDS && self.outputs.len() <= MAX_OPERANDS {
             inputs = std::array::from_fn(|i| self.inputs.get(i).copied().flatten().unwrap_or(0));
-            outputs = std::array::from_fn(|i| self.outputs.get(i).copied().flatten().unwrap_or(0));
+            outputs = std::array::from_fn(|i| self.outputs.get(i).and_then(|s| s.address).unwrap_or(0));
             (&inputs, &outputs)
         } else {
             many_in = self.inputs.iter().map(|a| a.unwrap_or(0)).collect();
-            many_out = self.outputs.iter().map(|a| a.unwrap_or(0)).collect();
+            many_out = self.outputs.iter().map(|s| s.address.unwrap_or(0)).collect();
             (&many_in, &many_out)
         };
         let bases = Bases {
@@ -203,10 +213,6 @@ impl Context {
     }
 
     fn enqueue_cpu(&mut self, cpu: &CpuDevice, bound: Arc<Bound>, stream: RawStream, event: RawEvent) -> Result<()> {
-        let fill = |to: &mut Vec<u64>, from: &[Option<u64>]| {
-            to.clear();
-            to.extend(from.iter().map(|a| a.unwrap_or(0)));
-        };
         // The last job is used again once its stream has let go of it.
         let mut job = match self.job.take() {
             Some(j) if Arc::strong_count(&j) == 1 => j,
@@ -215,8 +221,10 @@ impl Context {
         {
             let j = Arc::get_mut(&mut job).ok_or_else(|| crate::internal!("a job is still shared"))?;
             let st = j.state.get_mut();
-            fill(&mut st.inputs, &self.inputs);
-            fill(&mut st.outputs, &self.outputs);
+            st.inputs.clear();
+            st.inputs.extend(self.inputs.iter().map(|a| a.unwrap_or(0)));
+            st.outputs.clear();
+            st.outputs.extend(self.outputs.iter().map(|s| s.address.unwrap_or(0)));
             st.bound = Some(bound.clone());
             st.arena = Some(self.arena.clone());
             st.times = self.times.clone();
