@@ -196,7 +196,7 @@ impl Runner<'_> {
                 DeviceRef::Null(_) => {}
             }
         }
-        t.normalize_bools();
+        t.normalize();
         let t = Arc::new(t);
         var.host = Some(t.clone());
         Ok(t)

@@ -6,7 +6,10 @@ mod counted;
 mod dynamic;
 pub mod enqueue;
 pub mod exec;
+mod growing;
 pub mod kernels;
 mod staged;
+
+pub use growing::GrowingOutput;
 
 pub use context::{Context, LayerTimes, OutputAllocator};

@@ -7,7 +7,7 @@ use sinter::device::{Buffer, CopyKind, DeviceRef};
 use sinter::engine::{BuildOptions, Engine, OtherDevice};
 use sinter::onnx::importer::import_file;
 use sinter::onnx::read_tensor_file;
-use sinter::runtime::Context;
+use sinter::runtime::{Context, GrowingOutput};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -86,8 +86,17 @@ pub fn run(engine: &Arc<Engine>, inputs: &[Tensor]) -> sinter::base::Result<Vec<
         memory.push(b);
     }
     let mut outs = Vec::new();
+    let mut grown = Vec::new();
     for t in io.iter().filter(|t| !t.is_input) {
-        let dims: Vec<usize> = cx.tensor_shape(&t.name)?.iter().map(|d| *d as usize).collect();
+        let Ok(dims) = cx.tensor_shape(&t.name) else {
+            // Its shape depends on the data.
+            let memory = Arc::new(GrowingOutput::new(&device));
+            cx.set_output_allocator(&t.name, Some(memory.clone()))?;
+            grown.push((outs.len(), t.dtype, memory));
+            outs.push((Tensor::zeros(t.dtype, &[0]), Buffer::new(&device, 0)?));
+            continue;
+        };
+        let dims: Vec<usize> = dims.iter().map(|d| *d as usize).collect();
         let host = Tensor::zeros(t.dtype, &dims);
         let b = Buffer::new(&device, host.bytes().len())?;
         // SAFETY: inside the buffer. The poison shows elements that nothing writes.
@@ -108,6 +117,10 @@ pub fn run(engine: &Arc<Engine>, inputs: &[Tensor]) -> sinter::base::Result<Vec<
             device.stream_synchronize(null)?;
         }
         result.push(host);
+    }
+    for (i, dtype, memory) in grown {
+        // SAFETY: the device's NULL stream.
+        result[i] = unsafe { memory.to_host(dtype, std::ptr::null_mut())? };
     }
     Ok(result)
 }
