@@ -652,6 +652,17 @@ typedef int32_t SinterTensorLocation;
 typedef void (*SinterLayerTimeCallback)(void *userdata, const char *layer, float milliseconds);
 
 /**
+ * Gives memory for an output of which the shape has just become known: at least bytes, aligned to 16 (64 on the CPU is
+ * best). The name and the dimensions are valid during the call. NULL fails the execution. It is called on the thread
+ * that runs the execution (for a stream of the CPU device, a thread of the library's) and must not use the context.
+ */
+typedef void *(*SinterOutputAllocator)(void *userdata,
+                                       const char *output,
+                                       const int64_t *dims,
+                                       size_t n_dims,
+                                       size_t bytes);
+
+/**
  * Stands for an optional tensor that is left out.
  */
 #define SINTER_NO_TENSOR -1
@@ -2755,6 +2766,43 @@ SINTER_API SinterStatus sinter_context_get_scratch_bytes(struct SinterContext *c
  * Stream: as for sinter_context_query_tensor_shape.
  */
 SINTER_API SinterStatus sinter_context_query_needed_scratch_bytes(struct SinterContext *context, size_t *bytes_out);
+
+/**
+ * Binds memory of a known size to an output: what an output needs whose shape depends on the data, unless an allocator
+ * is set for it.
+ *
+ * Params: context (in/out); output (in) name; address (in) as for sinter_context_bind; capacity (in) its size in bytes.
+ * Owns: the memory stays the caller's and must be valid until executions that use it are done.
+ * Result: OK; on failure the former binding stays. An execution that needs more fails with INVALID_STATE.
+ * Status: OK, the errors of handles and arguments; NOT_FOUND for a name that is none; INVALID_ARGUMENT for an input.
+ * Thread: any, one at a time on the receiver.
+ * Stream: puts nothing on a stream; all is done when it returns.
+ */
+SINTER_API
+SinterStatus sinter_context_bind_output(struct SinterContext *context,
+                                        const char *output,
+                                        void *address,
+                                        size_t capacity);
+
+/**
+ * Sets who gives memory to an output at each execution, when its shape is known. It goes before a bound address.
+ *
+ * The shape is queried with sinter_context_query_tensor_shape after the execution; on a stream of the CPU device after
+ * the stream was synchronized.
+ *
+ * Params: context (in/out); output (in) name; callback (in) or NULL for none; userdata (in) passed to it, may be NULL.
+ * Owns: userdata stays the caller's and is used while the callback is set and until enqueued executions are done; so is
+ * the memory that the callback returns.
+ * Result: OK; on failure no output is written and nothing has changed.
+ * Status: OK, the errors of handles and arguments; NOT_FOUND for a name that is none; INVALID_ARGUMENT for an input.
+ * Thread: any, one at a time on the receiver.
+ * Stream: puts nothing on a stream; all is done when it returns.
+ */
+SINTER_API
+SinterStatus sinter_context_set_output_allocator(struct SinterContext *context,
+                                                 const char *output,
+                                                 SinterOutputAllocator callback,
+                                                 void *userdata);
 
 #ifdef __cplusplus
 }  // extern "C"

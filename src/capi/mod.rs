@@ -33,6 +33,7 @@ pub mod logger;
 pub mod memory;
 pub mod network;
 pub mod onnx;
+pub mod output;
 pub mod profile;
 pub mod runtime;
 pub mod status;
@@ -42,5 +43,5 @@ pub mod version;
 /// The files whose public items make the header, in its order.
 pub const HEADER_FILES: &[&str] = &[
     "version", "status", "logger", "memory", "device", "stream", "buffer", "profile", "attributes", "network",
-    "layer_kinds", "layers", "layers_move", "onnx", "builder", "runtime", "engine", "context",
+    "layer_kinds", "layers", "layers_move", "onnx", "builder", "runtime", "engine", "context", "output",
 ];

@@ -7,7 +7,7 @@ use crate::shapes;
 use sinter::base::{DType, Result, Tensor};
 use sinter::device::cuda::CudaDevice;
 use sinter::device::{Buffer, CopyKind, DeviceRef, RawEvent, RawStream};
-use sinter::runtime::Context;
+use sinter::runtime::{Context, GrowingOutput};
 use sinter::{ensure, err};
 use std::sync::Arc;
 
@@ -181,8 +181,8 @@ impl Io {
         }
         // The host may read inputs to know the outputs' shapes.
         stream.synchronize()?;
-        for t in tensors.iter().filter(|t| !t.is_input) {
-            let dims = cx.tensor_shape(&t.name)?;
+        let shapes = output_shapes(cx, &device, tensors.iter().filter(|t| !t.is_input).map(|t| t.name.as_str()))?;
+        for (t, dims) in tensors.iter().filter(|t| !t.is_input).zip(shapes) {
             let dims: Option<Vec<usize>> = dims.iter().map(|d| usize::try_from(*d).ok()).collect();
             let dims = dims.ok_or_else(|| err!(Internal, "output {:?} has a negative dimension", t.name))?;
             let b = IoBuffer::new(&device, &t.name, t.dtype, &dims)?;
@@ -197,7 +197,8 @@ impl Io {
 
     /// Makes the context use this memory.
     pub fn bind(&self, cx: &mut Context) -> Result<()> {
-        self.inputs.iter().chain(&self.outputs).try_for_each(|b| cx.bind(&b.name, b.memory.ptr()))
+        self.inputs.iter().try_for_each(|b| cx.bind(&b.name, b.memory.ptr()))?;
+        self.outputs.iter().try_for_each(|b| cx.bind_output(&b.name, b.memory.ptr(), b.bytes))
     }
 
     /// Copies inputs to the device.
@@ -209,6 +210,22 @@ impl Io {
     pub fn download(&self, stream: &Stream) -> Result<()> {
         self.outputs.iter().try_for_each(|b| b.copy(CopyKind::DeviceToHost, stream))
     }
+}
+
+/// The outputs' shapes. Where one depends on the data it takes an execution to know it.
+fn output_shapes<'a>(cx: &mut Context, device: &DeviceRef, names: impl Iterator<Item = &'a str>) -> Result<Vec<Vec<i64>>> {
+    let names: Vec<&str> = names.collect();
+    if names.iter().any(|n| cx.tensor_shape(n).is_err()) {
+        let memory: Vec<Arc<GrowingOutput>> = names.iter().map(|_| Arc::new(GrowingOutput::new(device))).collect();
+        for (n, m) in names.iter().zip(&memory) {
+            cx.set_output_allocator(n, Some(m.clone()))?;
+        }
+        cx.execute()?;
+        for n in &names {
+            cx.set_output_allocator(n, None)?;
+        }
+    }
+    names.iter().map(|n| cx.tensor_shape(n)).collect()
 }
 
 /// What outputs hold before a run: NaN, -1, and no bool. An element that nothing writes shows.
