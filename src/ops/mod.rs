@@ -91,6 +91,21 @@ define_ops! {
     21 => branch::If,
     22 => loop_op::Loop,
     23 => scan::Scan,
+    40 => gather_elements::GatherElements,
+    41 => gather_nd::GatherND,
+    42 => scatter_elements::ScatterElements,
+    43 => scatter_nd::ScatterND,
+    44 => tensor_scatter::TensorScatter,
+    45 => trilu::Trilu,
+    46 => reverse_sequence::ReverseSequence,
+    47 => cumulate::Cumulate,
+    48 => topk::TopK,
+    49 => nonzero::NonZero,
+    50 => unique::Unique,
+    51 => non_max_suppression::NonMaxSuppression,
+    52 => det::Det,
+    53 => random::Random,
+    54 => tfidf::TfIdf,
 }
 
 /// The importer for an ONNX operator at an opset: the newest that is not newer than the model.

@@ -5,12 +5,12 @@
 
 mod cpu;
 mod cuda;
+mod onnx;
 
 use crate::base::{DType, Fact, Result, Shape, Tensor};
-use crate::network::ValueId;
 use crate::ops::shape::with_known;
 use crate::device::DeviceProps;
-use crate::ops::{CpuStep, EvalCx, ImportCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions, onnx};
+use crate::ops::{CpuStep, EvalCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions};
 use crate::{ensure, op_home, op_struct};
 
 op_struct! {
@@ -20,10 +20,10 @@ op_struct! {
     }
 }
 
-op_home!(Gather, "Gather", &[onnx("Gather", 1, import)]);
+op_home!(Gather, "Gather", onnx::TABLE);
 
 /// The index in `[0, size)` that `index` in `[-size, size)` stands for.
-fn resolve(index: i64, size: usize) -> Result<usize> {
+pub fn resolve(index: i64, size: usize) -> Result<usize> {
     let n = size as i64;
     ensure!((-n..n).contains(&index), InvalidArgument, "index {index} is outside [{}, {n})", -n);
     Ok((if index < 0 { index + n } else { index }) as usize)
@@ -82,10 +82,4 @@ impl OpDef for Gather {
     fn cuda_program(&self, tactic: &Tactic, p: &Problem, dev: &DeviceProps) -> Result<StepProgram> {
         cuda::program(self, tactic, p, dev)
     }
-}
-
-fn import(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
-    let (x, indices) = (cx.input(0)?, cx.input(1)?);
-    let axis = cx.int("axis", 0)?;
-    Ok(vec![cx.add(Gather { axis }, &[x, indices])?])
 }

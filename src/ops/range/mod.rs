@@ -7,7 +7,7 @@ use crate::network::ValueId;
 use crate::ops::shape::{MAX_KNOWN, with_known};
 use crate::device::DeviceProps;
 use crate::ops::{
-    EvalCx, ImportCx, InferCx, OpDef, Problem, StepProgram, Tactic, TacticOptions, fresh_dim, onnx,
+    EvalCx, ImportCx, InferCx, OnnxOp, OpDef, Problem, StepProgram, Tactic, TacticOptions, fresh_dim, onnx,
 };
 use crate::{ensure, op_home, op_struct};
 
@@ -17,7 +17,11 @@ op_struct! {
     }
 }
 
-op_home!(Range, "Range", &[onnx("Range", 11, import)]);
+op_home!(
+    Range,
+    "Range",
+    &[onnx("Range", 11, import), OnnxOp { domain: "com.microsoft", name: "Range", since: 1, import: import_ms }]
+);
 
 /// How many numbers there are.
 fn count(start: f64, limit: f64, delta: f64) -> Result<i64> {
@@ -107,4 +111,17 @@ impl OpDef for Range {
 fn import(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
     let inputs = [cx.input(0)?, cx.input(1)?, cx.input(2)?];
     Ok(vec![cx.add(Range {}, &inputs)?])
+}
+
+/// The form of com.microsoft, where the step may be left out.
+fn import_ms(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
+    let (start, limit) = (cx.input(0)?, cx.input(1)?);
+    let delta = match cx.opt(2) {
+        Some(v) => v,
+        None => {
+            let dtype = cx.fact(start).dtype;
+            cx.constant(Tensor::scalar(1i64).cast(dtype))
+        }
+    };
+    Ok(vec![cx.add(Range {}, &[start, limit, delta])?])
 }

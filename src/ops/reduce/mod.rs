@@ -5,6 +5,7 @@
 //! bf16 are kept in f32 on every device. `ArgMax` and `ArgMin` take one axis and give i64 positions; the first of
 //! equal elements wins unless `select_last_index`. `Max` and `Min` give NaN when an element is NaN.
 
+mod cdist;
 mod eval;
 mod cpu;
 mod cuda;

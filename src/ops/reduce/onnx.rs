@@ -19,6 +19,7 @@ pub const TABLE: &[OnnxOp] = &[
     onnx("ReduceLogSumExp", 1, reduce),
     onnx("ArgMax", 1, arg),
     onnx("ArgMin", 1, arg),
+    OnnxOp { domain: "com.microsoft", name: "CDist", since: 1, import: super::cdist::cdist },
 ];
 
 /// Opset in which the axes became an operand: 13 for ReduceSum and 18 for the others. Reading both forms covers all.

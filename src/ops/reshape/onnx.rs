@@ -6,7 +6,7 @@ use crate::network::ValueId;
 use crate::ops::fill::Fill;
 use crate::ops::shape::Shape;
 use crate::ops::{ImportCx, OnnxOp, onnx};
-use crate::{ensure, err};
+use crate::ensure;
 use std::sync::Arc;
 
 pub const TABLE: &[OnnxOp] = &[
@@ -16,6 +16,7 @@ pub const TABLE: &[OnnxOp] = &[
     onnx("Unsqueeze", 1, unsqueeze),
     onnx("Flatten", 1, flatten),
     onnx("Identity", 1, identity),
+    OnnxOp { domain: "com.microsoft", name: "ExpandDims", since: 1, import: expand_dims },
     onnx("Dropout", 1, dropout_1),
     onnx("Dropout", 7, dropout_7),
     onnx("Dropout", 12, dropout_12),
@@ -84,6 +85,17 @@ fn identity(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
     add(cx, ReshapeMode::Identity, None, None, false)
 }
 
+/// com.microsoft's Unsqueeze of one axis, which is a scalar.
+fn expand_dims(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
+    let (x, axis) = (cx.input(0)?, cx.input(1)?);
+    if let Ok(axes) = cx.const_ints(1) {
+        return add(cx, ReshapeMode::Unsqueeze, Some(axes), None, false);
+    }
+    let axis = cx.add(Reshape::to_shape(vec![1]), &[axis])?;
+    let op = Reshape { mode: ReshapeMode::Unsqueeze, spec: None, allow_zero: false };
+    Ok(vec![cx.add(op, &[x, axis])?])
+}
+
 /// While inferring, dropout passes its input on; the mask, where a model reads it, keeps everything.
 fn dropout(cx: &mut ImportCx<'_>, mask: Option<DType>) -> Result<Vec<ValueId>> {
     let x = cx.input(0)?;
@@ -112,14 +124,10 @@ fn dropout_7(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
 fn dropout_12(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
     cx.int("seed", 0)?;
     if let Some(v) = cx.opt(2) {
-        let mode = cx.as_const(v).ok_or_else(|| {
-            err!(Unsupported, "training_mode must be a constant: only inference is supported")
-        })?;
-        ensure!(
-            mode.to_i64s().iter().all(|v| *v == 0),
-            Unsupported,
-            "training_mode is true: only inference is supported"
-        );
+        let off = cx.as_const(v).is_some_and(|mode| mode.to_i64s().iter().all(|v| *v == 0));
+        if !off {
+            return crate::ops::random::dropout(cx, v);
+        }
     }
     dropout(cx, Some(DType::Bool))
 }

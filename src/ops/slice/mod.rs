@@ -3,6 +3,7 @@
 //!
 //! [`range`] holds the arithmetic; `onnx.rs` imports Slice and Split.
 
+mod center;
 mod onnx;
 pub mod range;
 
