@@ -48,6 +48,7 @@ families! {
     movers,
     reductions,
     resizes,
+    indexing,
     vision,
 }
 
