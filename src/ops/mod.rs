@@ -3,6 +3,7 @@
 //! Adding an operator: its file, one line in `define_ops!` with the next free id, its kernel file, its case file. The
 //! id and the name are stored in engines and are never used again for something else.
 
+pub mod compose;
 pub mod def;
 pub mod epilogue;
 pub mod per_output;
@@ -81,13 +82,6 @@ define_ops! {
     18 => depth_to_space::DepthToSpace,
     19 => tile::Tile,
     20 => range::Range,
-    80 => grid_sample::GridSample,
-    81 => affine_grid::AffineGrid,
-    82 => roi_align::RoiAlign,
-    83 => roi_pool::MaxRoiPool,
-    84 => deform_columns::DeformColumns,
-    85 => col2im::Col2Im,
-    86 => max_unpool::MaxUnpool,
     21 => branch::If,
     22 => loop_op::Loop,
     23 => scan::Scan,
@@ -106,6 +100,14 @@ define_ops! {
     52 => det::Det,
     53 => random::Random,
     54 => tfidf::TfIdf,
+    60 => normalize::Normalize,
+    80 => grid_sample::GridSample,
+    81 => affine_grid::AffineGrid,
+    82 => roi_align::RoiAlign,
+    83 => roi_pool::MaxRoiPool,
+    84 => deform_columns::DeformColumns,
+    85 => col2im::Col2Im,
+    86 => max_unpool::MaxUnpool,
 }
 
 /// The importer for an ONNX operator at an opset: the newest that is not newer than the model.

@@ -7,7 +7,8 @@
 mod norm;
 mod softmax;
 
-pub use norm::{layer_norm, rms_norm};
+pub use norm::NormRows;
+pub(crate) use norm::norm_rows;
 pub use softmax::{log_softmax, softmax};
 
 use super::multiversion::{fma, multiversion};

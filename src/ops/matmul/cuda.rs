@@ -1,7 +1,8 @@
 //! Matrix products on CUDA: how a node's operands become a [`DeviceGemm`].
 //!
 //! Neighbouring batch dimensions are joined where every operand allows it; a batch that shares its right operand is
-//! joined with the rows. Kernels take three batch dimensions. When only the epilogue's operands stand in the way, the
+//! joined with the rows. Kernels take three batch dimensions; where more are left, operands are repeated into scratch
+//! (`repeat.rs`). When only the epilogue's operands stand in the way, the
 //! epilogue runs as a kernel of its own.
 
 use super::gemm::DeviceGemm;
@@ -14,18 +15,38 @@ use crate::ops::{Arg, Problem, StepProgram, Tactic, TacticOptions, TacticSource}
 
 pub(super) fn tactics(op: &MatMul, p: &Problem, dev: &DeviceProps, opt: &TacticOptions) -> Vec<Tactic> {
     let e = epilogue(op);
-    let Some(g) = device_gemm(op, p, &e, true) else { return Vec::new() };
+    let Some(geometry) = op.problem(p) else { return Vec::new() };
+    let may_repeat = super::repeat::may_repeat(&geometry);
+    let g = device_gemm(op, p, &e, !may_repeat).or_else(|| {
+        let base = base(op, p, &geometry)?;
+        super::repeat::is_possible(&geometry, &base).then(|| super::repeat::dense(&geometry, base))
+    });
+    let Some(g) = g else { return Vec::new() };
     let mut list = g.tactics(&e, p, dev, opt);
     // A batch dimension of 1 may be broadcast by one operand only once it grows, which one stride cannot say.
-    let ambiguous = op.problem(p).is_some_and(|g| g.batch.len() > 1 && g.batch.contains(&1));
-    if opt.dynamic && ambiguous {
+    let ambiguous = geometry.batch.len() > 1 && geometry.batch.contains(&1);
+    if opt.dynamic && (ambiguous || may_repeat) {
         list.retain(|t| t.source != TacticSource::CublasLt);
+    }
+    if may_repeat {
+        list = list.into_iter().map(|t| super::repeat::with_copy(t, g.dtype)).collect();
     }
     list
 }
 
 pub(super) fn program(op: &MatMul, tactic: &Tactic, p: &Problem, dev: &DeviceProps) -> Result<StepProgram> {
     let e = epilogue(op);
+    let geometry = op.problem(p).ok_or_else(|| err!(InvalidArgument, "an operand is missing"))?;
+    if super::repeat::may_repeat(&geometry) {
+        let (inner, copy) = super::repeat::split(tactic)?;
+        if let Some(g) = device_gemm(op, p, &e, false) {
+            return g.program(&inner, &e, p, dev);
+        }
+        let base = base(op, p, &geometry).ok_or_else(|| err!(InvalidArgument, "an operand is missing"))?;
+        let n_kernels = inner.kernels.len();
+        let step = super::repeat::dense(&geometry, base.clone()).program(&inner, &e, p, dev)?;
+        return super::repeat::program(&geometry, &base, step, &copy, n_kernels, dev);
+    }
     // After the library the epilogue is a kernel of its own: its operands do not restrict how the batch joins.
     let in_kernel = tactic.source != TacticSource::CublasLt;
     let g = device_gemm(op, p, &e, in_kernel)
@@ -57,12 +78,9 @@ impl Batch {
     }
 }
 
-/// `in_kernel`: the product's kernel reads the epilogue's operands, so they take part in the layout.
-fn device_gemm(op: &MatMul, p: &Problem, e: &CudaEpilogue<'_>, in_kernel: bool) -> Option<DeviceGemm> {
-    let g = op.problem(p)?;
-    let out = &p.outputs.first()?.dims;
-    let extra: Vec<Vec<i64>> = e.shapes(p)?.iter().map(|s| strides_in(s, out)).collect();
-    let base = DeviceGemm {
+/// The product without its batch.
+fn base(op: &MatMul, p: &Problem, g: &MatMulGeometry) -> Option<DeviceGemm> {
+    Some(DeviceGemm {
         dtype: p.input(0)?.dtype,
         m: g.m as i64,
         n: g.n as i64,
@@ -78,7 +96,15 @@ fn device_gemm(op: &MatMul, p: &Problem, e: &CudaEpilogue<'_>, in_kernel: bool) 
         bias: p.input(2).map(|_| Arg::In(2)),
         bias_rows: false,
         extra: None,
-    };
+    })
+}
+
+/// `in_kernel`: the product's kernel reads the epilogue's operands, so they take part in the layout.
+fn device_gemm(op: &MatMul, p: &Problem, e: &CudaEpilogue<'_>, in_kernel: bool) -> Option<DeviceGemm> {
+    let g = op.problem(p)?;
+    let out = &p.outputs.first()?.dims;
+    let extra: Vec<Vec<i64>> = e.shapes(p)?.iter().map(|s| strides_in(s, out)).collect();
+    let base = base(op, p, &g)?;
     let with_extra = if in_kernel { layout(&g, base.clone(), &extra) } else { None };
     with_extra.or_else(|| Some(DeviceGemm { extra: None, ..layout(&g, base, &[])? }))
 }

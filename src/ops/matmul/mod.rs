@@ -7,9 +7,11 @@
 
 mod cpu;
 mod cuda;
+mod einsum;
 mod eval;
 pub(crate) mod gemm;
 mod onnx;
+mod repeat;
 
 use crate::base::{DType, Dim, Fact, Result, Shape, Tensor};
 use crate::device::DeviceProps;

@@ -2,8 +2,9 @@
 
 use super::MatMul;
 use crate::base::tensor::convert;
-use crate::base::{Dim, Result, Tensor};
+use crate::base::{DType, Dim, Result, Tensor};
 use crate::network::ValueId;
+use crate::ops::compose::{cast, pointwise, transpose};
 use crate::ops::pointwise::{Func, Pointwise, Program};
 use crate::ops::reshape::{Reshape, ReshapeMode};
 use crate::ops::{ImportCx, OnnxOp, onnx};
@@ -12,8 +13,10 @@ use crate::{dispatch, ensure};
 pub(super) const TABLE: &[OnnxOp] = &[
     onnx("MatMul", 1, matmul),
     onnx("Gemm", 1, gemm),
+    onnx("Einsum", 12, super::einsum::einsum),
     OnnxOp { domain: "com.microsoft", name: "FusedMatMul", since: 1, import: fused_matmul },
     OnnxOp { domain: "com.microsoft", name: "TransposeMatMul", since: 1, import: fused_matmul },
+    OnnxOp { domain: "com.microsoft", name: "GemmFastGelu", since: 1, import: gemm_fast_gelu },
 ];
 
 fn reshape(mode: ReshapeMode, axes: &[i64]) -> Reshape {
@@ -25,12 +28,29 @@ fn matmul(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
 }
 
 fn fused_matmul(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
-    for name in ["transBatchA", "transBatchB"] {
-        ensure!(!cx.flag(name, false)?, Unsupported, "attribute {name} = 1 is not supported");
-    }
     let (trans_a, trans_b) = (cx.flag("transA", false)?, cx.flag("transB", false)?);
     let alpha = cx.float("alpha", 1.0)?;
+    for (i, name) in ["transBatchA", "transBatchB"].into_iter().enumerate() {
+        let rank = cx.shape(cx.input(i)?).rank();
+        if cx.flag(name, false)? && rank > 2 {
+            // The first axis goes behind the other batch axes, which is where the rows are.
+            let perm: Vec<usize> = (1..rank - 1).chain([0, rank - 1]).collect();
+            let v = cx.input(i)?;
+            cx.inputs[i] = Some(transpose(cx, v, &perm)?);
+        }
+    }
     product(cx, MatMul { trans_a, trans_b, alpha, epilogue: None })
+}
+
+/// GemmFastGelu of com.microsoft: fast_gelu(x w + bias).
+fn gemm_fast_gelu(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
+    let y = matmul(cx)?[0];
+    let inputs: Vec<ValueId> = std::iter::once(y).chain(cx.opt(2)).collect();
+    let y = pointwise(cx, &inputs, |p| {
+        let sum = if inputs.len() == 2 { p.push(Func::Add, &[0, 1])? } else { 0 };
+        p.push(Func::GeluTanh, &[sum])
+    })?;
+    Ok(vec![y])
 }
 
 /// A vector counts as a row on the left and as a column on the right, whether it is transposed or not; its axis is not in
@@ -69,14 +89,12 @@ fn gemm(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
     let (alpha, beta) = (cx.float("alpha", 1.0)?, cx.float("beta", 1.0)?);
     // Before opset 7 C is broadcast only on demand; what is refused then is not a smaller set of results.
     cx.int("broadcast", 0)?;
+    let dtype = cx.fact(a).dtype;
+    if dtype.is_int() && (alpha != 1.0 || (beta != 1.0 && beta != 0.0)) {
+        return scaled_integers(cx, dtype);
+    }
     let op = MatMul { trans_a, trans_b, alpha, epilogue: None };
     let Some(c) = c.filter(|_| beta != 0.0) else { return Ok(vec![cx.add(op, &[a, b])?]) };
-    let dtype = cx.fact(a).dtype;
-    ensure!(
-        dtype.is_float() || beta == 1.0,
-        Unsupported,
-        "a matrix of {dtype} cannot be scaled by beta = {beta}"
-    );
     let n = cx.shape(b)[if trans_b { 0 } else { 1 }].clone();
     if let Some(bias) = as_bias(cx, c, &n, beta)? {
         return Ok(vec![cx.add(op, &[a, b, bias])?]);
@@ -90,6 +108,17 @@ fn gemm(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
     }
     p.outputs = vec![p.push(Func::Add, &[0, term])?];
     Ok(vec![cx.add(Pointwise { program: p }, &[y, c])?])
+}
+
+/// Integers that are scaled by fractions: in f64, and truncated at the end.
+fn scaled_integers(cx: &mut ImportCx<'_>, dtype: DType) -> Result<Vec<ValueId>> {
+    for i in 0..cx.inputs.len() {
+        if let Some(v) = cx.opt(i) {
+            cx.inputs[i] = Some(cast(cx, v, DType::F64)?);
+        }
+    }
+    let y = gemm(cx)?[0];
+    Ok(vec![cast(cx, y, dtype)?])
 }
 
 /// `beta * c` as a row vector of `n` numbers, when it is one: a constant of shape [], [1], [n], [1,1] or [1,n], or

@@ -1,4 +1,4 @@
-//! BatchNormalization at inference: `y = x * a + b` per channel, with a and b constants wherever the statistics are.
+//! BatchNormalization. At inference it is `y = x * a + b` per channel, with a and b constants wherever the statistics are.
 
 use super::Pointwise;
 use super::func::Func;
@@ -8,34 +8,56 @@ use crate::base::{DType, Result, Tensor};
 use crate::network::ValueId;
 use crate::ops::ImportCx;
 use crate::ensure;
+use crate::ops::compose::{may_equal, squeeze, unsqueeze};
+use crate::ops::normalize::batch::{Training, train};
 use std::sync::Arc;
 
 pub(super) fn batch_normalization(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
     skip_legacy(cx)?;
     let epsilon = cx.float("epsilon", 1e-5)? as f64;
-    cx.float("momentum", 0.9)?;
-    let training = if cx.opset < 7 { !cx.flag("is_test", false)? && cx.n_outputs > 1 } else { cx.flag("training_mode", false)? };
-    ensure!(!training, Unsupported, "BatchNormalization in training mode is not supported; export the model for inference");
-    ensure!(
-        cx.n_outputs <= 1,
-        Unsupported,
-        "BatchNormalization with {} outputs updates its statistics, which is training; export the model for inference",
-        cx.n_outputs
-    );
-    if cx.opset < 9 {
-        ensure!(cx.int("spatial", 1)? == 1, Unsupported, "BatchNormalization with spatial = 0 is not supported");
+    let momentum = cx.float("momentum", 0.9)? as f64;
+    let is_test = cx.opset < 7 && cx.flag("is_test", false)?;
+    let spatial = cx.opset >= 9 || cx.flag("spatial", true)?;
+    // Before opset 14 further outputs are what asks for training.
+    let training = if cx.opset < 14 { cx.n_outputs > 1 && !is_test } else { cx.flag("training_mode", false)? };
+    ensure!(training || cx.n_outputs <= 1, InvalidArgument, "{} outputs, but training_mode is 0", cx.n_outputs);
+    let mut x = cx.input(0)?;
+    if cx.shape(x).rank() == 1 {
+        // A single dimension is that of the samples, of one channel.
+        x = unsqueeze(cx, x, &[1])?;
+        let mut out = normalized(cx, x, &Mode { epsilon, momentum, spatial: true, training })?;
+        out[0] = squeeze(cx, out[0], &[1])?;
+        return Ok(out);
     }
-    let x = cx.input(0)?;
+    normalized(cx, x, &Mode { epsilon, momentum, spatial, training })
+}
+
+struct Mode {
+    epsilon: f64,
+    momentum: f64,
+    /// False: statistics for each place of a sample instead of each channel.
+    spatial: bool,
+    training: bool,
+}
+
+fn normalized(cx: &mut ImportCx<'_>, x: ValueId, mode: &Mode) -> Result<Vec<ValueId>> {
+    let Mode { epsilon, momentum, spatial, training } = *mode;
     let f = cx.fact(x);
     ensure!(f.dtype.is_float(), Unsupported, "BatchNormalization does not take {}", f.dtype);
-    ensure!(f.rank() >= 2, InvalidArgument, "x: expected rank 2 or more, got {f}");
+    ensure!(f.rank() >= 2, InvalidArgument, "x: expected rank 1 or more, got {f}");
     let params: Vec<ValueId> = (1..5).map(|i| cx.input(i)).collect::<Result<_>>()?;
-    let channels = &f.shape[1];
+    let places = if spatial { &f.shape[1..2] } else { &f.shape[1..] };
     for (v, what) in params.iter().zip(["scale", "bias", "mean", "variance"]) {
         let s = cx.shape(*v);
-        ensure!(s.rank() == 1, InvalidArgument, "{what}: expected rank 1, got {s}");
-        let known = (s[0].as_const(), channels.as_const());
-        ensure!(!matches!(known, (Some(a), Some(b)) if a != b), InvalidArgument, "{what}: expected [{channels}], got {s}");
+        let fits = s.rank() == places.len() && s.iter().zip(places).all(|(a, b)| may_equal(a, b));
+        ensure!(fits, InvalidArgument, "{what}: got {s} for x {f}");
+    }
+    if training {
+        let [scale, bias, running_mean, running_var] = params[..] else { unreachable!("four operands were read") };
+        return train(cx, x, &Training { scale, bias, running_mean, running_var, epsilon, momentum, spatial });
+    }
+    if !spatial {
+        return computed(cx, x, &params, epsilon);
     }
     let constants: Option<Vec<Arc<Tensor>>> = params.iter().map(|v| cx.as_const(*v)).collect();
     match constants {
@@ -69,7 +91,8 @@ fn computed(cx: &mut ImportCx<'_>, x: ValueId, params: &[ValueId], epsilon: f64)
     let f = cx.fact(x);
     let mut inputs = vec![x];
     for v in params {
-        inputs.push(unsqueeze_back(cx, *v, f.rank() - 2)?);
+        let rank = cx.shape(*v).rank();
+        inputs.push(unsqueeze_back(cx, *v, f.rank() - 1 - rank)?);
     }
     let t = f.dtype;
     let types: Vec<DType> = inputs.iter().map(|v| cx.graph.fact(*v).dtype).collect();

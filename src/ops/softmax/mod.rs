@@ -4,6 +4,7 @@
 
 mod cpu;
 mod cuda;
+mod loss;
 
 use crate::base::{Fact, Result, Tensor};
 use crate::network::ValueId;
@@ -28,6 +29,8 @@ op_home!(
         onnx("Softmax", 13, import_13),
         onnx("LogSoftmax", 1, import_1),
         onnx("LogSoftmax", 13, import_13),
+        onnx("NegativeLogLikelihoodLoss", 12, loss::negative_log_likelihood),
+        onnx("SoftmaxCrossEntropyLoss", 12, loss::softmax_cross_entropy),
     ]
 );
 

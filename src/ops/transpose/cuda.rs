@@ -121,6 +121,11 @@ fn tactic(unit_bytes: usize, mode: i64, rank: usize, index64: i64) -> Tactic {
     }
 }
 
+/// The copy kernel that walks up to `rank` axes element by element, whatever the view.
+pub fn flat(unit_bytes: usize, rank: usize, index64: i64) -> Tactic {
+    tactic(unit_bytes, FLAT, rank, index64)
+}
+
 /// Ways to copy `view`, given for the optimal shape, between elements of `size` bytes.
 pub fn tactics(view: &View, size: usize, opt: &TacticOptions) -> Vec<Tactic> {
     let n = view.numel();

@@ -46,6 +46,7 @@ macro_rules! families {
 
 families! {
     movers,
+    normalize,
     reductions,
     resizes,
     indexing,

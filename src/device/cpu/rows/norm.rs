@@ -1,75 +1,135 @@
-//! Normalization of contiguous rows: layer normalization and root-mean-square normalization.
+//! Normalization of contiguous rows: layer, root-mean-square, instance and group normalization.
 
 use super::super::multiversion::{fma, multiversion};
 use super::super::{Isa, SharedMut, for_each_task};
 use super::{LANES, TASK_ELEMENTS, fold, sum_of};
 
-/// `y = (x - mean) / sqrt(variance + epsilon) * scale + bias` for each row of `cols` values.
+/// `y = (v - mean) / sqrt(variance + epsilon) * scale + bias` for each row of `v = x + skip + skip_bias`.
 ///
-/// `scale` has `cols` values, `bias` too when given. The variance is that of the deviations (two passes).
+/// The variance is that of the deviations (two passes); without `is_centered` the mean counts as 0. Column `c` of row `r` has
+/// element `r % period * step + c / run` of scale and bias. `skip` is as long as x, `skip_bias` as a row.
+#[derive(Clone, Copy, Debug)]
+pub struct NormRows<'a> {
+    pub rows: usize,
+    pub cols: usize,
+    pub period: usize,
+    pub step: usize,
+    pub run: usize,
+    pub scale: Option<&'a [f32]>,
+    pub bias: Option<&'a [f32]>,
+    pub skip: Option<&'a [f32]>,
+    pub skip_bias: Option<&'a [f32]>,
+    pub epsilon: f32,
+    pub is_centered: bool,
+}
+
+/// Normalizes all rows; `stats` get the mean and the inverse deviation of each row, `sum` what was normalized.
 ///
 /// # Panics
 /// If a length does not agree.
-pub fn layer_norm(x: &[f32], cols: usize, scale: &[f32], bias: Option<&[f32]>, epsilon: f32, y: &mut [f32]) {
-    run(Isa::detect(), x, &Norm { cols, scale, bias, epsilon, is_centered: true }, y);
+pub(crate) fn norm_rows(
+    norm: &NormRows<'_>,
+    x: &[f32],
+    y: SharedMut<f32>,
+    stats: Option<(SharedMut<f32>, SharedMut<f32>)>,
+    sum: Option<SharedMut<f32>>,
+) {
+    run(Isa::detect(), norm, x, y, stats, sum);
 }
 
-/// `y = x / sqrt(mean of squares + epsilon) * scale` for each row of `cols` values.
-///
-/// # Panics
-/// If a length does not agree.
-pub fn rms_norm(x: &[f32], cols: usize, scale: &[f32], epsilon: f32, y: &mut [f32]) {
-    run(Isa::detect(), x, &Norm { cols, scale, bias: None, epsilon, is_centered: false }, y);
-}
-
-struct Norm<'a> {
-    cols: usize,
-    scale: &'a [f32],
-    bias: Option<&'a [f32]>,
-    epsilon: f32,
-    is_centered: bool,
-}
-
-fn run(isa: Isa, x: &[f32], norm: &Norm, y: &mut [f32]) {
-    let cols = norm.cols;
-    assert!(norm.scale.len() == cols && norm.bias.is_none_or(|b| b.len() == cols), "scale or bias is not of {cols} values");
-    assert!(x.len() == y.len() && (cols == 0 || x.len().is_multiple_of(cols)), "rows of {cols}: {} values", x.len());
-    if x.is_empty() {
-        return;
-    }
-    let n_rows = x.len() / cols;
-    let rows = (TASK_ELEMENTS / cols).clamp(1, n_rows);
-    let y = SharedMut::new(y);
-    for_each_task(n_rows.div_ceil(rows), |task| {
-        let (start, end) = (task * rows * cols, ((task + 1) * rows).min(n_rows) * cols);
-        // SAFETY: each task has rows of its own.
-        norm_rows(isa, &x[start..end], norm, unsafe { y.slice(start, end - start) });
+fn run(
+    isa: Isa,
+    norm: &NormRows<'_>,
+    x: &[f32],
+    y: SharedMut<f32>,
+    stats: Option<(SharedMut<f32>, SharedMut<f32>)>,
+    sum: Option<SharedMut<f32>>,
+) {
+    let (rows, cols) = (norm.rows, norm.cols);
+    assert_eq!(x.len(), rows * cols, "{rows} rows of {cols}");
+    let per_task = (TASK_ELEMENTS / cols.max(1)).clamp(1, rows.max(1));
+    for_each_task(rows.div_ceil(per_task), |task| {
+        for r in task * per_task..((task + 1) * per_task).min(rows) {
+            // SAFETY: each row belongs to one task.
+            let y = unsafe { y.slice(r * cols, cols) };
+            let (mean, factor) = norm_row(isa, norm, r, &x[r * cols..(r + 1) * cols], y, sum);
+            if let Some((means, factors)) = &stats {
+                // SAFETY: as above.
+                unsafe {
+                    means.slice(r, 1)[0] = mean;
+                    factors.slice(r, 1)[0] = factor;
+                }
+            }
+        }
     });
 }
 
 multiversion! {
-    fn norm_rows = norm_rows_body(x: &[f32], norm: &Norm, y: &mut [f32]);
+    fn norm_row = norm_row_body(norm: &NormRows<'_>, r: usize, x: &[f32], y: &mut [f32], sum: Option<SharedMut<f32>>) -> (f32, f32);
+}
+
+/// Mean and inverse deviation.
+#[inline(always)]
+fn statistics<const FMA: bool>(x: &[f32], epsilon: f32, is_centered: bool) -> (f32, f32) {
+    let n = x.len() as f64;
+    let mean = if is_centered { (sum_of!(x, |a, v| a + v) / n) as f32 } else { 0.0 };
+    let squares = sum_of!(x, |a, v| fma::<FMA>(v - mean, v - mean, a));
+    (mean, (1.0 / (squares / n + epsilon as f64).sqrt()) as f32)
 }
 
 #[inline(always)]
-fn norm_rows_body<const FMA: bool>(x: &[f32], norm: &Norm, y: &mut [f32]) {
-    let n = norm.cols as f64;
-    for (x, y) in x.chunks_exact(norm.cols).zip(y.chunks_exact_mut(norm.cols)) {
-        let mean = if norm.is_centered { (sum_of!(x, |a, v| a + v) / n) as f32 } else { 0.0 };
-        let squares = sum_of!(x, |a, v| fma::<FMA>(v - mean, v - mean, a));
-        let factor = (1.0 / (squares / n + norm.epsilon as f64).sqrt()) as f32;
-        match norm.bias {
-            Some(bias) => {
-                for (((y, x), scale), bias) in y.iter_mut().zip(x).zip(norm.scale).zip(bias) {
-                    *y = fma::<FMA>((*x - mean) * factor, *scale, *bias);
-                }
-            }
-            None => {
-                for ((y, x), scale) in y.iter_mut().zip(x).zip(norm.scale) {
-                    *y = (*x - mean) * factor * *scale;
-                }
-            }
+fn norm_row_body<const FMA: bool>(
+    norm: &NormRows<'_>,
+    r: usize,
+    x: &[f32],
+    y: &mut [f32],
+    sum: Option<SharedMut<f32>>,
+) -> (f32, f32) {
+    let in_place = norm.skip.is_some() || norm.skip_bias.is_some() || sum.is_some();
+    if in_place {
+        y.copy_from_slice(x);
+        if let Some(skip) = norm.skip {
+            y.iter_mut().zip(&skip[r * x.len()..][..x.len()]).for_each(|(y, s)| *y += s);
         }
+        if let Some(bias) = norm.skip_bias {
+            y.iter_mut().zip(&bias[..x.len()]).for_each(|(y, b)| *y += b);
+        }
+        if let Some(sum) = sum {
+            // SAFETY: each row belongs to one task.
+            unsafe { sum.slice(r * x.len(), x.len()) }.copy_from_slice(y);
+        }
+    }
+    let (mean, factor) = statistics::<FMA>(if in_place { y } else { x }, norm.epsilon, norm.is_centered);
+    let source = |from: usize, len: usize| (!in_place).then(|| &x[from..from + len]);
+    let first = r % norm.period * norm.step;
+    if norm.run == 1 {
+        let scale = norm.scale.map(|p| &p[first..first + x.len()]);
+        let bias = norm.bias.map(|p| &p[first..first + x.len()]);
+        match (scale, bias) {
+            (Some(scale), Some(bias)) => {
+                map(y, source(0, x.len()), |i, v| fma::<FMA>((v - mean) * factor, scale[i], bias[i]));
+            }
+            (Some(scale), None) => map(y, source(0, x.len()), |i, v| (v - mean) * factor * scale[i]),
+            (None, Some(bias)) => map(y, source(0, x.len()), |i, v| fma::<FMA>(v - mean, factor, bias[i])),
+            (None, None) => map(y, source(0, x.len()), |_, v| (v - mean) * factor),
+        }
+        return (mean, factor);
+    }
+    for (k, from) in (0..x.len()).step_by(norm.run).enumerate() {
+        let len = norm.run.min(x.len() - from);
+        let a = factor * norm.scale.map_or(1.0, |s| s[first + k]);
+        let b = norm.bias.map_or(0.0, |b| b[first + k]);
+        map(&mut y[from..from + len], source(from, len), |_, v| fma::<FMA>(v - mean, a, b));
+    }
+    (mean, factor)
+}
+
+/// `y[i] = f(i, x[i])`, or of y itself.
+#[inline(always)]
+fn map<F: Fn(usize, f32) -> f32>(y: &mut [f32], x: Option<&[f32]>, f: F) {
+    match x {
+        Some(x) => y.iter_mut().zip(x).enumerate().for_each(|(i, (y, x))| *y = f(i, *x)),
+        None => y.iter_mut().enumerate().for_each(|(i, y)| *y = f(i, *y)),
     }
 }
 
@@ -82,22 +142,35 @@ mod tests {
 
     #[test]
     fn rows_agree_with_f64() {
-        for (rows, cols) in [(1, 1), (3, 7), (50, 768), (2, 4099)] {
+        for (rows, cols, period, step, run) in
+            [(1, 1, 1, 0, 1), (3, 7, 1, 0, 1), (50, 768, 1, 0, 1), (2, 4099, 1, 0, 1), (6, 35, 3, 1, 35), (4, 33, 2, 3, 11)]
+        {
             let x: Vec<f32> = (0..rows * cols).map(|i| ((i * 7919) % 1013) as f32 / 200.0 + 3.0).collect();
-            let scale: Vec<f32> = (0..cols).map(|i| 0.5 + (i % 5) as f32 * 0.2).collect();
-            let bias: Vec<f32> = (0..cols).map(|i| (i % 3) as f32 - 1.0).collect();
+            let skip: Vec<f32> = (0..rows * cols).map(|i| ((i * 31) % 17) as f32 / 9.0).collect();
+            let n = if run == 1 { cols } else { period * step.max(1) };
+            let scale: Vec<f32> = (0..n).map(|i| 0.5 + (i % 5) as f32 * 0.2).collect();
+            let bias: Vec<f32> = (0..n).map(|i| (i % 3) as f32 - 1.0).collect();
             for isa in Isa::available() {
-                for (bias, is_centered) in [(Some(&bias[..]), true), (None, true), (None, false)] {
+                for (bias, skip, is_centered) in
+                    [(Some(&bias[..]), None, true), (None, Some(&skip[..]), true), (None, None, false)]
+                {
                     let mut y = vec![f32::NAN; x.len()];
-                    run(isa, &x, &Norm { cols, scale: &scale, bias, epsilon: 1e-5, is_centered }, &mut y);
-                    for (x, y) in x.chunks(cols).zip(y.chunks(cols)) {
-                        let mean = x.iter().map(|v| *v as f64).sum::<f64>() / cols as f64;
+                    let scale = Some(&scale[..]);
+                    let norm = NormRows {
+                        rows, cols, period, step, run, scale, bias, skip, skip_bias: None, epsilon: 1e-5, is_centered,
+                    };
+                    super::run(isa, &norm, &x, SharedMut::new(&mut y), None, None);
+                    for r in 0..rows {
+                        let at = |c: usize| (x[r * cols + c] + skip.map_or(0.0, |s| s[r * cols + c])) as f64;
+                        let mean = (0..cols).map(at).sum::<f64>() / cols as f64;
                         let mean = if is_centered { mean } else { 0.0 };
-                        let variance = x.iter().map(|v| (*v as f64 - mean).powi(2)).sum::<f64>() / cols as f64;
-                        for i in 0..cols {
-                            let normal = (x[i] as f64 - mean) / (variance + 1e-5f32 as f64).sqrt();
-                            let want = normal * scale[i] as f64 + bias.map_or(0.0, |b| b[i] as f64);
-                            assert!((y[i] as f64 - want).abs() <= NORM_TOLERANCE * (1.0 + want.abs()), "{rows}x{cols} {isa:?} {i}");
+                        let variance = (0..cols).map(|c| (at(c) - mean).powi(2)).sum::<f64>() / cols as f64;
+                        for c in 0..cols {
+                            let p = r % period * step + c / run;
+                            let normal = (at(c) - mean) / (variance + 1e-5f32 as f64).sqrt();
+                            let want = normal * scale.unwrap()[p] as f64 + bias.map_or(0.0, |b| b[p] as f64);
+                            let got = y[r * cols + c] as f64;
+                            assert!((got - want).abs() <= NORM_TOLERANCE * (1.0 + want.abs()), "{rows}x{cols} {isa:?} {r} {c}");
                         }
                     }
                 }
