@@ -47,6 +47,8 @@ knobs! {
     NVRTC_PATH = "SINTER_NVRTC_PATH";
     /// Full path of libcublasLt or its folder, tried before the loader's own search; `off` hides it.
     CUBLASLT_PATH = "SINTER_CUBLASLT_PATH";
+    /// `off`: contexts launch their steps one by one instead of replaying a CUDA graph.
+    REPLAY = "SINTER_REPLAY";
     /// Comma-separated passes to leave out, for finding the one that is wrong.
     SKIP_PASSES = "SINTER_SKIP_PASSES";
     /// Tests: folder of models with recorded outputs.

@@ -6,6 +6,7 @@
 
 use super::exec::StepExec;
 use super::dynamic::State;
+use super::replay::{Replays, is_recordable};
 use crate::base::{DType, Result, Tensor};
 use crate::device::{Buffer, CopyKind, DeviceRef, RawEvent, RawStream};
 use crate::engine::Engine;
@@ -48,6 +49,8 @@ pub(super) struct Bound {
     pub exec: Mutex<Vec<StepExec>>,
     /// Host values that device steps read.
     pub uploads: Option<Buffer>,
+    /// On CUDA: executions that were recorded; `None` when the steps cannot be.
+    pub replays: Option<Mutex<Replays>>,
     /// Names of the steps for the profiler.
     pub names: Vec<String>,
 }
@@ -70,8 +73,10 @@ pub struct Context {
     /// Timing events for the profiler: one more than steps.
     pub(super) events: Vec<RawEvent>,
     pub(super) job: Option<Arc<super::enqueue::CpuJob>>,
-    /// Stream of `execute`.
-    own_stream: RawStream,
+    /// Stream of `execute` and of recordings.
+    pub(super) own_stream: RawStream,
+    /// Addresses of an execution, kept for its memory.
+    pub(super) addresses: Vec<u64>,
 }
 
 // SAFETY: the raw streams and events are handles that any thread may use; one thread at a time uses a context.
@@ -101,6 +106,7 @@ impl Context {
             events: Vec::new(),
             job: None,
             own_stream: std::ptr::null_mut(),
+            addresses: Vec::new(),
         };
         cx.reserve()?;
         Ok(cx)
@@ -395,7 +401,9 @@ impl Context {
             }
         };
         let names = shape.steps.iter().map(|s| plan.graph.node(plan.steps[s.step].node).name.clone()).collect();
+        let replays = (engine.device.props().is_cuda() && is_recordable(&exec)).then(Mutex::default);
         Ok(Bound {
+            replays,
             key: key.to_vec(),
             host_values: host_values.to_vec(),
             shape,

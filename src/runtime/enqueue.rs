@@ -165,38 +165,63 @@ impl Context {
             uploads: bound.uploads.as_ref().map_or(0, |b| b.ptr()),
         };
         let device = &self.engine.device;
+        let n = bound.shape.steps.len();
+        // Steps up to here read inputs; the event lies behind them.
         let copies_read_inputs = bound.shape.end_copies.iter().any(|c| matches!(c.from, Loc::Input(_)));
-        let record_after = if copies_read_inputs { None } else { bound.shape.last_input_read };
-        if bound.shape.last_input_read.is_none() && !copies_read_inputs && !event.is_null() {
-            // SAFETY: the application's event and stream.
-            unsafe { device.event_record(event, stream)? };
-        }
+        let split = if copies_read_inputs { usize::MAX } else { bound.shape.last_input_read.map_or(0, |i| i + 1) };
+        let parts: &[(usize, usize)] = if event.is_null() { &[(0, usize::MAX)] } else { &[(0, split), (split, usize::MAX)] };
         let mut exec = bound.exec.lock();
-        for (i, (s, e)) in bound.shape.steps.iter().zip(exec.iter_mut()).enumerate() {
-            if timed.is_some() {
-                // SAFETY: our own event.
-                unsafe { device.event_record(self.events[i], stream)? };
-            }
-            if !matches!(e, StepExec::Nothing) {
+        let mut launch = |stream: RawStream, (from, to): (usize, usize)| -> Result<()> {
+            for i in from..to.min(n) {
+                let (s, e) = (&bound.shape.steps[i], &mut exec[i]);
+                if timed.is_some() {
+                    // SAFETY: our own event.
+                    unsafe { device.event_record(self.events[i], stream)? };
+                }
+                if matches!(e, StepExec::Nothing) {
+                    continue;
+                }
                 let operands = Operands::new(&bases, &s.inputs, &s.outputs)?;
-                let (from, to) = operands.split();
-                let at = StepAddresses { inputs: from, outputs: to, work: bases.arena + s.work as u64 };
+                let (ins, outs) = operands.split();
+                let at = StepAddresses { inputs: ins, outputs: outs, work: bases.arena + s.work as u64 };
                 // SAFETY: the plan gave every operand memory of its size; bound addresses are the application's promise.
                 unsafe { e.run_on_stream(&at, stream) }.map_err(|e| e.context(format!("step {:?}", bound.names[i])))?;
             }
-            if record_after == Some(i) && !event.is_null() {
+            if to == usize::MAX && from < usize::MAX {
+                for c in &bound.shape.end_copies {
+                    let (src, dst) = (bases.resolve(c.from)?, bases.outputs[c.output]);
+                    // SAFETY: sizes come from the same shape plan.
+                    unsafe { device.copy(dst, src, c.bytes, CopyKind::DeviceToDevice, stream)? };
+                }
+            }
+            Ok(())
+        };
+        let mut replays = match &bound.replays {
+            // SAFETY: the application's stream.
+            Some(r) if timed.is_none() && !unsafe { cuda.is_capturing(stream)? } => Some(r.lock()),
+            _ => None,
+        };
+        self.addresses.clear();
+        self.addresses.extend(self.inputs.iter().map(|a| a.unwrap_or(0)));
+        self.addresses.extend(self.outputs.iter().map(|s| s.address.unwrap_or(0)));
+        self.addresses.extend([bases.arena, parts.len() as u64]);
+        let mut recorded = match &mut replays {
+            Some(r) => {
+                let mut record = |stream, k: usize| launch(stream, parts[k]);
+                r.find(&cuda, &self.addresses, parts.len(), &mut self.own_stream, &mut record)?
+            }
+            None => None,
+        };
+        for (k, part) in parts.iter().enumerate() {
+            match &mut recorded {
+                // SAFETY: the graph uses the addresses that are bound now.
+                Some(graphs) => unsafe { graphs[k].launch(stream)? },
+                None => launch(stream, *part)?,
+            }
+            if k == 0 && !event.is_null() {
                 // SAFETY: the application's event and stream.
                 unsafe { device.event_record(event, stream)? };
             }
-        }
-        for c in &bound.shape.end_copies {
-            let (src, dst) = (bases.resolve(c.from)?, bases.outputs[c.output]);
-            // SAFETY: sizes come from the same shape plan.
-            unsafe { device.copy(dst, src, c.bytes, CopyKind::DeviceToDevice, stream)? };
-        }
-        if copies_read_inputs && !event.is_null() {
-            // SAFETY: the application's event and stream.
-            unsafe { device.event_record(event, stream)? };
         }
         if let Some(times) = timed {
             let n = bound.shape.steps.len();

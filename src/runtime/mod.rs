@@ -8,6 +8,7 @@ pub mod enqueue;
 pub mod exec;
 mod growing;
 pub mod kernels;
+mod replay;
 mod staged;
 
 pub use growing::GrowingOutput;
