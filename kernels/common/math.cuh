@@ -184,7 +184,7 @@ template <class To, class From> DEVICE To cast(From x)
     if constexpr (IsSmall<To>::value) return small_from<To, 0>(small_value(x));
     else return cast_as(Tag<To>(), small_value(x));
 }
-template <class To, int MODE, class From> DEVICE To cast_mode(From x) { return small_from<To, MODE>(small_value(x)); }
+template <class To, int ROUNDING, class From> DEVICE To cast_mode(From x) { return small_from<To, ROUNDING>(small_value(x)); }
 template <class From> DEVICE float cast_odd(From x) { return round_odd(x); }
 
 }  // namespace op

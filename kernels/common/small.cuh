@@ -1,10 +1,10 @@
 // small.cuh — the small element types: integers of 4 and 2 bits, floats of 8 and 4 bits.
 //
 // small_value(x)          the number: i32 for the integers, float for the floats (exact); other types pass unchanged
-// small_from<To, MODE>(x) from float, double, any integer or bool: floats rounded once, to nearest, ties to even; integers
+// small_from<To, ROUNDING>(x) from float, double, any integer or bool: floats rounded once, to nearest, ties to even; integers
 //                         truncated, low bits kept, what is not finite becomes 0
 //
-// MODE   bit 0: an 8-bit float that is out of range becomes an infinity or NaN instead of the largest number ·
+// ROUNDING   bit 0: an 8-bit float that is out of range becomes an infinity or NaN instead of the largest number ·
 //        bits 1-2, for f8e8m0: 0 up (away from zero), 1 down, 2 nearest with ties up   [base/small.rs::CastMode]
 // Notes  the same arithmetic as base/small.rs, to be read there. Bits outside of an element's width are not looked at.
 #pragma once
@@ -143,32 +143,32 @@ DEVICE double small_exact(u64 x)
     return (u64)r == x ? r : __longlong_as_double(__double_as_longlong(r) | 1);
 }
 
-template <int MODE, class T> DEVICE i4 small_make(Tag<i4>, T x) { return i4{(i8)((i32)(small_low(x) << 28) >> 28)}; }
-template <int MODE, class T> DEVICE i2 small_make(Tag<i2>, T x) { return i2{(i8)((i32)(small_low(x) << 30) >> 30)}; }
-template <int MODE, class T> DEVICE u4 small_make(Tag<u4>, T x) { return u4{(u8)(small_low(x) & 15)}; }
-template <int MODE, class T> DEVICE u2 small_make(Tag<u2>, T x) { return u2{(u8)(small_low(x) & 3)}; }
-template <int MODE, class T> DEVICE f8e4m3fn small_make(Tag<f8e4m3fn>, T x)
+template <int ROUNDING, class T> DEVICE i4 small_make(Tag<i4>, T x) { return i4{(i8)((i32)(small_low(x) << 28) >> 28)}; }
+template <int ROUNDING, class T> DEVICE i2 small_make(Tag<i2>, T x) { return i2{(i8)((i32)(small_low(x) << 30) >> 30)}; }
+template <int ROUNDING, class T> DEVICE u4 small_make(Tag<u4>, T x) { return u4{(u8)(small_low(x) & 15)}; }
+template <int ROUNDING, class T> DEVICE u2 small_make(Tag<u2>, T x) { return u2{(u8)(small_low(x) & 3)}; }
+template <int ROUNDING, class T> DEVICE f8e4m3fn small_make(Tag<f8e4m3fn>, T x)
 {
-    return f8e4m3fn{F8E4M3FN::encode(small_wide(x), !(MODE & 1))};
+    return f8e4m3fn{F8E4M3FN::encode(small_wide(x), !(ROUNDING & 1))};
 }
-template <int MODE, class T> DEVICE f8e4m3fnuz small_make(Tag<f8e4m3fnuz>, T x)
+template <int ROUNDING, class T> DEVICE f8e4m3fnuz small_make(Tag<f8e4m3fnuz>, T x)
 {
-    return f8e4m3fnuz{F8E4M3FNUZ::encode(small_wide(x), !(MODE & 1))};
+    return f8e4m3fnuz{F8E4M3FNUZ::encode(small_wide(x), !(ROUNDING & 1))};
 }
-template <int MODE, class T> DEVICE f8e5m2 small_make(Tag<f8e5m2>, T x)
+template <int ROUNDING, class T> DEVICE f8e5m2 small_make(Tag<f8e5m2>, T x)
 {
-    return f8e5m2{F8E5M2::encode(small_wide(x), !(MODE & 1))};
+    return f8e5m2{F8E5M2::encode(small_wide(x), !(ROUNDING & 1))};
 }
-template <int MODE, class T> DEVICE f8e5m2fnuz small_make(Tag<f8e5m2fnuz>, T x)
+template <int ROUNDING, class T> DEVICE f8e5m2fnuz small_make(Tag<f8e5m2fnuz>, T x)
 {
-    return f8e5m2fnuz{F8E5M2FNUZ::encode(small_wide(x), !(MODE & 1))};
+    return f8e5m2fnuz{F8E5M2FNUZ::encode(small_wide(x), !(ROUNDING & 1))};
 }
-template <int MODE, class T> DEVICE f4e2m1 small_make(Tag<f4e2m1>, T x)
+template <int ROUNDING, class T> DEVICE f4e2m1 small_make(Tag<f4e2m1>, T x)
 {
     return f4e2m1{F4E2M1::encode(small_wide(x), true)};
 }
-template <int MODE, class T> DEVICE f8e8m0 small_make(Tag<f8e8m0>, T x)
+template <int ROUNDING, class T> DEVICE f8e8m0 small_make(Tag<f8e8m0>, T x)
 {
-    return f8e8m0{encode_power(small_exact(x), MODE)};
+    return f8e8m0{encode_power(small_exact(x), ROUNDING)};
 }
-template <class To, int MODE, class T> DEVICE To small_from(T x) { return small_make<MODE>(Tag<To>(), x); }
+template <class To, int ROUNDING, class T> DEVICE To small_from(T x) { return small_make<ROUNDING>(Tag<To>(), x); }
