@@ -108,6 +108,9 @@ define_ops! {
     84 => deform_columns::DeformColumns,
     85 => col2im::Col2Im,
     86 => max_unpool::MaxUnpool,
+    70 => attention::Attention,
+    71 => rotary::Rotary,
+    72 => cache_update::CacheUpdate,
 }
 
 /// The importer for an ONNX operator at an opset: the newest that is not newer than the model.

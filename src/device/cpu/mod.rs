@@ -12,6 +12,7 @@
 //!
 //! It does not choose algorithms by timing (the autotuner does) and does not know element types beyond what a core says.
 
+pub mod attention;
 pub mod conv;
 pub mod conv_transpose;
 pub mod gemm;
