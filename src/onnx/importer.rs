@@ -18,7 +18,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// Opsets of the standard domain that importers are written for.
-pub const OPSETS: std::ops::RangeInclusive<i64> = 1..=25;
+pub const OPSETS: std::ops::RangeInclusive<i64> = 1..=27;
 
 impl AttrSource for AttrReader<'_> {
     fn int(&self, name: &str) -> Result<Option<i64>> {

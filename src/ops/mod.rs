@@ -111,6 +111,7 @@ define_ops! {
     70 => attention::Attention,
     71 => rotary::Rotary,
     72 => cache_update::CacheUpdate,
+    73 => linear_attention::LinearAttention,
 }
 
 /// The importer for an ONNX operator at an opset: the newest that is not newer than the model.

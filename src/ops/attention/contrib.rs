@@ -110,6 +110,7 @@ fn half_of(cx: &mut ImportCx<'_>, v: ValueId, which: i64, batch: &Dim) -> Result
 /// The common end: past, mask and bias, and the node itself. Gives the output, then keys and values, then the scores.
 fn finish(cx: &mut ImportCx<'_>, parts: Parts, r: Request) -> Result<Vec<ValueId>> {
     let Parts { q, mut k, mut v } = parts;
+    filter(cx, DType::F32)?; // It may be given where there is no mask.
     if r.past.is_some() || r.present {
         for x in [&mut k, &mut v] {
             if rank(cx, *x) == 3 {

@@ -54,7 +54,7 @@ pub(super) fn eval(op: &Attention, cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {
         };
         for (j, s) in s.iter_mut().enumerate() {
             let key = at(g.k, kv_head, j);
-            *s = scale * (0..g.size).map(|c| q[row + c] * k[key + c]).sum::<f64>();
+            *s = scale * (0..g.size).fold(0.0, |a, c| a + q[row + c] * k[key + c]);
         }
         show(&s, Scores::Raw);
         if cap > 0.0 {
@@ -88,7 +88,7 @@ pub(super) fn eval(op: &Attention, cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {
         for c in 0..g.v_size {
             // A key without weight does not take part, whatever its value is.
             let terms = s.iter().enumerate().filter(|(_, s)| **s != 0.0);
-            y[at(g.y, h, i) + c] = terms.map(|(j, s)| s * v[at(g.v, kv_head, j) + c]).sum();
+            y[at(g.y, h, i) + c] = terms.fold(0.0, |a, (j, s)| a + s * v[at(g.v, kv_head, j) + c]);
         }
     }
     let outputs = [y, scores];

@@ -157,7 +157,7 @@ impl OpDef for LinearAttention {
                 for m in 0..g.value {
                     let mut u = v[m];
                     if let Some(beta) = &beta {
-                        let read: f64 = (0..g.key).map(|i| state[i * g.value + m] * k[i]).sum();
+                        let read = (0..g.key).fold(0.0, |a, i| a + state[i * g.value + m] * k[i]);
                         u = beta[place * g.beta + if g.beta == 1 { 0 } else { h }] * (u - read);
                     }
                     for i in 0..g.key {
@@ -165,7 +165,7 @@ impl OpDef for LinearAttention {
                     }
                     for o in h * per_kv..(h + 1) * per_kv {
                         let q = &q[(place * g.q_heads + o / per_q) * g.key..][..g.key];
-                        let sum: f64 = (0..g.key).map(|i| state[i * g.value + m] * q[i]).sum();
+                        let sum = (0..g.key).fold(0.0, |a, i| a + state[i * g.value + m] * q[i]);
                         out[(place * n_out + o) * g.value + m] = scale * sum;
                     }
                 }

@@ -45,6 +45,7 @@ macro_rules! families {
 }
 
 families! {
+    attention,
     movers,
     normalize,
     reductions,
