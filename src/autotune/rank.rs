@@ -7,7 +7,7 @@ use crate::base::Result;
 use crate::base::dims::Bindings;
 use crate::device::DeviceProps;
 use crate::network::{Graph, NodeId};
-use crate::ops::Op;
+use crate::ops::HalfRole;
 use crate::plan::problem_of;
 
 /// Share of the f32 peak that plain (not tensor-core) kernels reach on middling sizes.
@@ -32,7 +32,8 @@ pub fn mean_product_seconds(graph: &Graph, opt: &Bindings, dev: &DeviceProps) ->
     let mut sum = 0.0;
     let mut count = 0;
     for n in graph.node_ids() {
-        if matches!(graph.node(n).op, Op::Conv(_) | Op::ConvTranspose(_) | Op::MatMul(_)) {
+        let node = graph.node(n);
+        if node.op.def().half(node.inputs.len()).is_some_and(|(role, _)| role == HalfRole::Product) {
             sum += seconds(graph, n, opt, dev)?;
             count += 1;
         }

@@ -120,6 +120,15 @@ pub struct TacticOptions {
     pub dynamic: bool,
 }
 
+/// What an operator does when a network in f32 may be computed in f16.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HalfRole {
+    /// A product with an f32 accumulator: always worth it.
+    Product,
+    /// Neither grows nor cancels values: in f16 when all that is computed among its operands is.
+    Follows,
+}
+
 /// One operator. Methods with a body have a right answer for most operators.
 pub trait OpDef: Debug + Send + Sync {
     /// Types and shapes of the outputs. Shape arithmetic also fills `Fact::known`.
@@ -141,6 +150,11 @@ pub trait OpDef: Debug + Send + Sync {
     /// Output 0 may be written over input `i` while it is read (same size, element-wise).
     fn in_place(&self, _i: usize) -> bool {
         false
+    }
+
+    /// Its part when precision is lowered, and the operands that hold its data; `None` keeps it in f32.
+    fn half(&self, _n_inputs: usize) -> Option<(HalfRole, Vec<usize>)> {
+        None
     }
 
     /// Random, so neither folded nor merged.

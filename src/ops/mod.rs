@@ -14,7 +14,7 @@ pub mod window;
 // One home per operator, in the order of the table.
 
 pub use def::{
-    AttrSource, Body, EvalCx, ImportCx, ImportValue, InferCx, Subgraphs, OnnxOp, OpDef, OpHome, StructuralOp, TacticOptions, fresh_dim, onnx,
+    AttrSource, Body, EvalCx, HalfRole, ImportCx, ImportValue, InferCx, Subgraphs, OnnxOp, OpDef, OpHome, StructuralOp, TacticOptions, fresh_dim, onnx,
     structural,
 };
 pub use tactic::*;

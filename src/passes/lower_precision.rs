@@ -9,18 +9,12 @@
 
 use super::promote_half::Retyper;
 use crate::base::{DType, ErrorCode, Result, Tensor};
-use crate::network::{Graph, Node, NodeId, ValueId};
-use crate::ops::Op;
-use crate::ops::pointwise::{Func, Program, Reg};
-use crate::ops::pool::PoolKind;
-use crate::ops::reduce::ReduceKind;
+use crate::network::{Graph, NodeId, ValueId};
+use crate::ops::HalfRole;
 use crate::passes::{Pass, PassCx};
 use crate::{bail, ensure};
 
-/// The largest finite f16.
-const F16_MAX: f64 = 65504.0;
-/// Constants below the smallest normal f16 lose bits; an epsilon would become zero.
-const F16_MIN: f64 = 6.1e-5;
+use crate::ops::pointwise::half::{F16_MAX, F16_MIN};
 
 /// See the module's text.
 pub struct LowerPrecision;
@@ -66,19 +60,19 @@ impl Pass for LowerPrecision {
 /// Operands to convert when the node is to run in f16; an error says why a product cannot.
 fn decide(g: &Graph, retyper: &Retyper, n: NodeId) -> Result<Option<Vec<usize>>> {
     let node = g.node(n);
-    let Some((role, slots)) = role(node) else { return Ok(None) };
+    let Some((role, slots)) = node.op.def().half(node.inputs.len()) else { return Ok(None) };
     let data: Vec<ValueId> = slots.iter().filter_map(|i| node.inputs.get(*i).copied().flatten()).collect();
     if !data.iter().any(|v| g.fact(*v).dtype == DType::F32) {
         return Ok(None);
     }
     let constants = || data.iter().filter_map(|v| g.as_const(*v));
     match role {
-        Role::Product => {
+        HalfRole::Product => {
             for t in constants() {
                 check_range(t)?;
             }
         }
-        Role::Follows => {
+        HalfRole::Follows => {
             let computed: Vec<&ValueId> =
                 data.iter().filter(|v| g.fact(**v).dtype == DType::F32 && g.as_const(**v).is_none()).collect();
             let all_half = computed.iter().all(|v| retyper.twin(g, **v).is_some_and(|t| g.fact(t).dtype == DType::F16));
@@ -112,49 +106,3 @@ fn check_range(t: &Tensor) -> Result<()> {
     Ok(())
 }
 
-enum Role {
-    Product,
-    Follows,
-}
-
-/// What the node does in f16, and which operands hold its data; `None` keeps it in f32.
-fn role(node: &Node) -> Option<(Role, Vec<usize>)> {
-    let all = || (0..node.inputs.len()).collect::<Vec<_>>();
-    Some(match &node.op {
-        Op::Conv(c) if c.epilogue.as_ref().is_none_or(is_safe) => (Role::Product, all()),
-        Op::ConvTranspose(c) if c.epilogue.as_ref().is_none_or(is_safe) => (Role::Product, all()),
-        Op::MatMul(m) if m.epilogue.as_ref().is_none_or(is_safe) => (Role::Product, all()),
-        Op::Pointwise(p) if is_safe(&p.program) => (Role::Follows, all()),
-        Op::Concat(_) => (Role::Follows, all()),
-        // Operand 2 is the value that is padded with; the others are shapes.
-        Op::Pad(_) => (Role::Follows, vec![0, 2]),
-        Op::Pool(p) if p.kind != PoolKind::Lp => (Role::Follows, vec![0]),
-        Op::Reduce(r) if matches!(r.kind, ReduceKind::Max | ReduceKind::Min | ReduceKind::Mean) => {
-            (Role::Follows, vec![0])
-        }
-        Op::Reshape(_) | Op::Transpose(_) | Op::Slice(_) | Op::Gather(_) | Op::Resize(_) | Op::Expand(_) => {
-            (Role::Follows, vec![0])
-        }
-        Op::DepthToSpace(_) | Op::Softmax(_) => (Role::Follows, vec![0]),
-        _ => return None,
-    })
-}
-
-fn is_number(p: &Program, r: Reg) -> bool {
-    (r as usize).checked_sub(p.n_inputs()).is_some_and(|i| p.instrs[i].func == Func::Const && p.instrs[i].value != 0.0)
-}
-
-/// Functions that keep f16 values in range and do not cancel; constants that f16 holds; no squares.
-fn is_safe(p: &Program) -> bool {
-    use Func::*;
-    p.instrs.iter().all(|ins| match ins.func {
-        Const => ins.value.is_infinite() || ins.value == 0.0 || (F16_MIN..=F16_MAX).contains(&ins.value.abs()),
-        Mul => ins.args[0] != ins.args[1],
-        // By a number: its range was checked where it stands.
-        Div => is_number(p, ins.args[1]),
-        // From f32 to f32 there is nothing to convert; anything else keeps its meaning in f32 only.
-        Add | Sub | Neg | Abs | Max | Min | Select | Relu | LeakyRelu | Clip | Sigmoid | Tanh | Silu | HardSigmoid
-        | HardSwish | GeluErf | GeluTanh | Elu | Mish | Softsign | Not | And | Or => true,
-        _ => false,
-    })
-}

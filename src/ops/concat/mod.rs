@@ -7,7 +7,7 @@ use crate::base::{Dim, Fact, Result, Tensor};
 use crate::network::ValueId;
 use crate::ops::shape::with_known;
 use crate::device::DeviceProps;
-use crate::ops::{CpuStep, EvalCx, ImportCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions, onnx};
+use crate::ops::{HalfRole, CpuStep, EvalCx, ImportCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions, onnx};
 use crate::{ensure, op_home, op_struct};
 
 op_struct! {
@@ -60,6 +60,10 @@ impl OpDef for Concat {
         // Only of vectors are the joined elements those of one input after the other.
         let known = known.filter(|_| shape.rank() == 1);
         Ok(vec![with_known(Fact::new(first.dtype, shape), known)])
+    }
+
+    fn half(&self, n_inputs: usize) -> Option<(HalfRole, Vec<usize>)> {
+        Some((HalfRole::Follows, (0..n_inputs).collect()))
     }
 
     fn eval(&self, cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {

@@ -15,7 +15,7 @@ use crate::ops::conv::{check_bias, check_operands};
 use crate::device::DeviceProps;
 use crate::ops::pointwise::Program;
 use crate::ops::window::{AutoPad, Axis, Window3, Windows};
-use crate::ops::{CpuStep, EvalCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions, epilogue};
+use crate::ops::{HalfRole, CpuStep, EvalCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions, epilogue};
 use crate::{ensure, op_home, op_struct};
 
 op_struct! {
@@ -151,6 +151,10 @@ impl OpDef for ConvTranspose {
             shape.push(self.output(i, axis, dim)?);
         }
         epilogue::infer(self.epilogue.as_ref(), cx, FIRST_EXTRA, Fact::new(x.dtype, Shape(shape)))
+    }
+
+    fn half(&self, n_inputs: usize) -> Option<(HalfRole, Vec<usize>)> {
+        (self.epilogue.as_ref().is_none_or(crate::ops::pointwise::half::is_safe)).then(|| (HalfRole::Product, (0..n_inputs).collect()))
     }
 
     fn eval(&self, cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {

@@ -8,7 +8,7 @@ use crate::ops::transpose::cpu::ViewStep;
 use crate::ops::transpose::cuda;
 use crate::ops::transpose::strided::View;
 use crate::device::DeviceProps;
-use crate::ops::{CpuStep, EvalCx, ImportCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions, onnx};
+use crate::ops::{HalfRole, CpuStep, EvalCx, ImportCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions, onnx};
 use crate::{attr_enum, ensure, err, op_home, op_struct};
 
 attr_enum! {
@@ -69,6 +69,10 @@ impl OpDef for DepthToSpace {
             vec![n, div(&c, b * b, "channels")?, h * b, w * b]
         };
         Ok(vec![Fact::new(x.dtype, Shape(shape))])
+    }
+
+    fn half(&self, _n_inputs: usize) -> Option<(HalfRole, Vec<usize>)> {
+        Some((HalfRole::Follows, vec![0]))
     }
 
     fn eval(&self, cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {

@@ -9,7 +9,7 @@ use crate::ops::transpose::cpu::ViewStep;
 use crate::ops::transpose::cuda;
 use crate::ops::transpose::strided::View;
 use crate::device::DeviceProps;
-use crate::ops::{CpuStep, EvalCx, ImportCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions, onnx};
+use crate::ops::{HalfRole, CpuStep, EvalCx, ImportCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions, onnx};
 use crate::{op_home, op_struct};
 
 op_struct! {
@@ -46,6 +46,10 @@ impl OpDef for Expand {
             _ => None,
         };
         Ok(vec![with_known(Fact::new(x.dtype, shape), known)])
+    }
+
+    fn half(&self, _n_inputs: usize) -> Option<(HalfRole, Vec<usize>)> {
+        Some((HalfRole::Follows, vec![0]))
     }
 
     fn eval(&self, cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {

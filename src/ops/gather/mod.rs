@@ -10,7 +10,7 @@ mod onnx;
 use crate::base::{DType, Fact, Result, Shape, Tensor};
 use crate::ops::shape::with_known;
 use crate::device::DeviceProps;
-use crate::ops::{CpuStep, EvalCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions};
+use crate::ops::{HalfRole, CpuStep, EvalCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions};
 use crate::{ensure, op_home, op_struct};
 
 op_struct! {
@@ -51,6 +51,10 @@ impl OpDef for Gather {
             _ => None,
         };
         Ok(vec![with_known(Fact::new(x.dtype, Shape(shape)), known)])
+    }
+
+    fn half(&self, _n_inputs: usize) -> Option<(HalfRole, Vec<usize>)> {
+        Some((HalfRole::Follows, vec![0]))
     }
 
     fn eval(&self, cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {

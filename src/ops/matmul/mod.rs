@@ -16,7 +16,7 @@ mod repeat;
 use crate::base::{DType, Dim, Fact, Result, Shape, Tensor};
 use crate::device::DeviceProps;
 use crate::ops::pointwise::Program;
-use crate::ops::{CpuStep, EvalCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions, epilogue};
+use crate::ops::{HalfRole, CpuStep, EvalCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions, epilogue};
 use crate::{ensure, op_home, op_struct};
 
 op_struct! {
@@ -145,6 +145,10 @@ impl OpDef for MatMul {
         let mut shape = batch(a).broadcast(&batch(b))?.0;
         shape.extend([m, n]);
         epilogue::infer(self.epilogue.as_ref(), cx, FIRST_EXTRA, Fact::new(a.dtype, Shape(shape)))
+    }
+
+    fn half(&self, n_inputs: usize) -> Option<(HalfRole, Vec<usize>)> {
+        (self.epilogue.as_ref().is_none_or(crate::ops::pointwise::half::is_safe)).then(|| (HalfRole::Product, (0..n_inputs).collect()))
     }
 
     fn eval(&self, cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {

@@ -17,7 +17,7 @@ mod skip;
 
 use crate::base::{DType, Dim, Fact, Result, Shape, Tensor};
 use crate::device::DeviceProps;
-use crate::ops::{CpuStep, EvalCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions};
+use crate::ops::{CpuStep, HalfRole, EvalCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions};
 use crate::{attr_enum, ensure, op_home, op_struct};
 
 attr_enum! {
@@ -170,6 +170,11 @@ impl OpDef for Normalize {
             out.push(Fact::new(x.dtype, x.shape.clone()));
         }
         Ok(out)
+    }
+
+    // Statistics are f32 whatever the type.
+    fn half(&self, n_inputs: usize) -> Option<(HalfRole, Vec<usize>)> {
+        (!self.stats).then(|| (HalfRole::Follows, (0..n_inputs).collect()))
     }
 
     fn eval(&self, cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {

@@ -12,7 +12,7 @@ use crate::base::{Dim, Fact, Result, Tensor};
 use crate::base::tensor::strides_of;
 use crate::ops::transpose::strided::for_each_index;
 use crate::device::DeviceProps;
-use crate::ops::{CpuStep, EvalCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions, fresh_dim};
+use crate::ops::{HalfRole, CpuStep, EvalCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions, fresh_dim};
 use crate::{attr_enum, ensure, op_home, op_struct};
 
 attr_enum! {
@@ -140,6 +140,11 @@ impl OpDef for Pad {
             shape.0[*a] = padded;
         }
         Ok(vec![Fact::new(x.dtype, shape)])
+    }
+
+    // Operand 2 is the value that is padded with; the others are shapes.
+    fn half(&self, _n_inputs: usize) -> Option<(HalfRole, Vec<usize>)> {
+        Some((HalfRole::Follows, vec![0, 2]))
     }
 
     fn eval(&self, cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {

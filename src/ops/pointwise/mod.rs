@@ -11,6 +11,7 @@ mod cpu;
 mod cuda;
 mod eval;
 mod func;
+pub mod half;
 mod known;
 mod layout;
 mod onnx;
@@ -23,7 +24,7 @@ pub use program::{Instr, Program, Reg};
 use crate::base::error::ResultExt;
 use crate::base::{Fact, Result, Shape, Tensor};
 use crate::device::DeviceProps;
-use crate::ops::{
+use crate::ops::{HalfRole, 
     CpuStep, EvalCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions,
 };
 use crate::{ensure, op_home, op_struct};
@@ -61,6 +62,10 @@ impl OpDef for Pointwise {
             (0..p.outputs.len()).map(|i| Fact::new(p.output_dtype(i), shape.clone())).collect();
         known::fill(p, &inputs, &mut outputs);
         Ok(outputs)
+    }
+
+    fn half(&self, n_inputs: usize) -> Option<(HalfRole, Vec<usize>)> {
+        (half::is_safe(&self.program)).then(|| (HalfRole::Follows, (0..n_inputs).collect()))
     }
 
     fn eval(&self, cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {

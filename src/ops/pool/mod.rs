@@ -12,7 +12,7 @@ mod onnx;
 use crate::base::{DType, Fact, Result, Shape, Tensor};
 use crate::device::DeviceProps;
 use crate::ops::window::{AutoPad, Axis, Window3, Windows};
-use crate::ops::{CpuStep, EvalCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions};
+use crate::ops::{HalfRole, CpuStep, EvalCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions};
 use crate::{attr_enum, ensure, op_home, op_struct};
 
 attr_enum! {
@@ -106,6 +106,10 @@ impl OpDef for Pool {
             out.push(Fact::new(DType::I64, Shape(shape)));
         }
         Ok(out)
+    }
+
+    fn half(&self, _n_inputs: usize) -> Option<(HalfRole, Vec<usize>)> {
+        (self.kind != PoolKind::Lp).then(|| (HalfRole::Follows, vec![0]))
     }
 
     fn eval(&self, cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {

@@ -15,7 +15,7 @@ use crate::base::dims::normalize_axis;
 use crate::base::{DType, Dim, Fact, Result, Tensor};
 use crate::ops::shape::with_known;
 use crate::device::DeviceProps;
-use crate::ops::{CpuStep, EvalCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions};
+use crate::ops::{HalfRole, CpuStep, EvalCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions};
 use crate::{attr_enum, bail, ensure, err, op_home, op_struct};
 
 attr_enum! {
@@ -143,6 +143,10 @@ impl OpDef for Reduce {
             false => (0..x.rank()).filter(keep).map(|i| x.shape[i].clone()).collect(),
         };
         Ok(vec![with_known(Fact::new(dtype, shape), self.known(x, &axes))])
+    }
+
+    fn half(&self, _n_inputs: usize) -> Option<(HalfRole, Vec<usize>)> {
+        (matches!(self.kind, ReduceKind::Max | ReduceKind::Min | ReduceKind::Mean)).then(|| (HalfRole::Follows, vec![0]))
     }
 
     fn eval(&self, cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {

@@ -9,7 +9,7 @@ mod shape;
 
 use crate::base::{Dim, Fact, Result, Tensor};
 use crate::ops::shape::with_known;
-use crate::ops::{EvalCx, InferCx, OpDef, fresh_dim};
+use crate::ops::{HalfRole, EvalCx, InferCx, OpDef, fresh_dim};
 use crate::{attr_enum, bail, ensure, err, op_home, op_struct};
 
 attr_enum! {
@@ -119,6 +119,10 @@ impl OpDef for Reshape {
         let shape = self.shape(cx)?;
         // Only shape arithmetic is followed; large integer constants are folded as tensors.
         Ok(vec![with_known(Fact::new(x.dtype, shape), x.as_dims())])
+    }
+
+    fn half(&self, _n_inputs: usize) -> Option<(HalfRole, Vec<usize>)> {
+        Some((HalfRole::Follows, vec![0]))
     }
 
     fn eval(&self, cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {

@@ -15,7 +15,7 @@ use crate::base::tensor::strides_of;
 use crate::base::{DType, Dim, Fact, Result, Shape, Tensor};
 use crate::ops::transpose::strided::for_each_index;
 use crate::device::DeviceProps;
-use crate::ops::{CpuStep, EvalCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions, fresh_dim};
+use crate::ops::{HalfRole, CpuStep, EvalCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions, fresh_dim};
 use crate::{attr_enum, bail, ensure, err, op_home, op_struct};
 use axis::{AxisPlan, Taps};
 
@@ -238,6 +238,10 @@ impl OpDef for Resize {
             }
         };
         Ok(vec![Fact::new(x.dtype, shape)])
+    }
+
+    fn half(&self, _n_inputs: usize) -> Option<(HalfRole, Vec<usize>)> {
+        Some((HalfRole::Follows, vec![0]))
     }
 
     fn eval(&self, cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {

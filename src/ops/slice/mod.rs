@@ -14,7 +14,7 @@ use crate::ops::transpose::cpu::ViewStep;
 use crate::ops::transpose::cuda;
 use crate::ops::transpose::strided::View;
 use crate::device::DeviceProps;
-use crate::ops::{CpuStep, EvalCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions, fresh_dim};
+use crate::ops::{HalfRole, CpuStep, EvalCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions, fresh_dim};
 use crate::{ensure, op_home, op_struct};
 use range::Range;
 
@@ -145,6 +145,10 @@ impl OpDef for Slice {
             };
         }
         Ok(vec![with_known(Fact::new(x.dtype, shape), known)])
+    }
+
+    fn half(&self, _n_inputs: usize) -> Option<(HalfRole, Vec<usize>)> {
+        Some((HalfRole::Follows, vec![0]))
     }
 
     fn eval(&self, cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {

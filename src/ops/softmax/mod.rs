@@ -9,7 +9,7 @@ mod loss;
 use crate::base::{Fact, Result, Tensor};
 use crate::network::ValueId;
 use crate::device::DeviceProps;
-use crate::ops::{CpuStep, EvalCx, ImportCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions, onnx};
+use crate::ops::{HalfRole, CpuStep, EvalCx, ImportCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions, onnx};
 use crate::{ensure, op_home, op_struct};
 
 op_struct! {
@@ -62,6 +62,10 @@ impl OpDef for Softmax {
         ensure!(x.rank() >= 1, InvalidArgument, "softmax of a scalar has no axis");
         self.axis(x.rank())?;
         Ok(vec![Fact::new(x.dtype, x.shape.clone())])
+    }
+
+    fn half(&self, _n_inputs: usize) -> Option<(HalfRole, Vec<usize>)> {
+        Some((HalfRole::Follows, vec![0]))
     }
 
     fn eval(&self, cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {

@@ -7,7 +7,7 @@ use crate::ops::transpose::cpu::ViewStep;
 use crate::ops::transpose::cuda;
 use crate::ops::transpose::strided::View;
 use crate::device::DeviceProps;
-use crate::ops::{CpuStep, EvalCx, ImportCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions, fresh_dim, onnx};
+use crate::ops::{HalfRole, CpuStep, EvalCx, ImportCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions, fresh_dim, onnx};
 use crate::ops::shape::{MAX_KNOWN, with_known};
 use crate::{ensure, op_home, op_struct};
 
@@ -60,6 +60,10 @@ impl OpDef for Tile {
             _ => None,
         };
         Ok(vec![with_known(Fact::new(x.dtype, shape), known)])
+    }
+
+    fn half(&self, _n_inputs: usize) -> Option<(HalfRole, Vec<usize>)> {
+        Some((HalfRole::Follows, vec![0]))
     }
 
     fn eval(&self, cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {

@@ -10,7 +10,7 @@ use crate::base::dims::normalize_axis;
 use crate::base::{Fact, Result, Shape, Tensor};
 use crate::ops::shape::with_known;
 use crate::device::DeviceProps;
-use crate::ops::{CpuStep, EvalCx, ImportCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions, onnx};
+use crate::ops::{HalfRole, CpuStep, EvalCx, ImportCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions, onnx};
 use crate::network::ValueId;
 use crate::{ensure, op_home, op_struct};
 use cpu::ViewStep;
@@ -60,6 +60,10 @@ impl OpDef for Transpose {
         let shape = Shape(perm.iter().map(|p| x.shape[*p].clone()).collect());
         let known = if x.rank() < 2 { x.as_dims() } else { None };
         Ok(vec![with_known(Fact::new(x.dtype, shape), known)])
+    }
+
+    fn half(&self, _n_inputs: usize) -> Option<(HalfRole, Vec<usize>)> {
+        Some((HalfRole::Follows, vec![0]))
     }
 
     fn eval(&self, cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {
