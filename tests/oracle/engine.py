@@ -12,6 +12,7 @@ DTYPES = {
     20: ml_dtypes.float8_e5m2, 21: ml_dtypes.float8_e5m2fnuz, 22: ml_dtypes.float4_e2m1fn, 23: ml_dtypes.float8_e8m0fnu,
 }
 INPUT = 0
+ALLOCATOR = c.CFUNCTYPE(c.c_void_p, c.c_void_p, c.c_char_p, c.POINTER(c.c_int64), c.c_size_t, c.c_size_t)
 TO_DEVICE, TO_HOST = 0, 1
 
 
@@ -84,6 +85,20 @@ class Engine:
         self.library.call("context_query_tensor_shape", self.context, name, dims, c.c_size_t(32), c.byref(rank))
         return tuple(dims[: rank.value])
 
+    def _grows(self, name, dtype, buffers):
+        """Memory for an output whose shape the data decides; returns a function that gives array and address."""
+        held = {}
+
+        def allocate(_, output, dims, rank, size):
+            buffer, held["address"] = self._buffer(size)
+            held["shape"] = tuple(dims[:rank])
+            buffers.append(buffer)
+            return held["address"].value
+
+        held["callback"] = ALLOCATOR(allocate)  # Alive as long as the function that is returned.
+        self.library.call("context_set_output_allocator", self.context, name, held["callback"], None)
+        return lambda: (np.zeros(held["shape"], dtype), held["address"])
+
     def run(self, inputs):
         """Outputs for a dict of arrays."""
         call, buffers = self.library.call, []
@@ -97,18 +112,25 @@ class Engine:
                 call("context_bind", self.context, name.encode(), address)
             waiting = []
             for name, dtype in self.outputs:
-                shape = self._shape(name)
+                try:
+                    shape = self._shape(name)
+                except Refused:
+                    waiting.append(self._grows(name, dtype, buffers))
+                    continue
                 y = np.zeros(shape, dtype)
                 buffer, address = self._buffer(y.nbytes)
                 buffers.append(buffer)
                 poison = np.full(y.nbytes, 0xA5, np.uint8)
                 self._copy(address, poison.ctypes.data_as(c.c_void_p), y.nbytes, TO_DEVICE)
                 call("context_bind", self.context, name, address)
-                waiting.append((y, address))
+                waiting.append(lambda y=y, address=address: (y, address))
             call("context_execute", self.context)
-            for y, address in waiting:
+            out = []
+            for result in waiting:
+                y, address = result()
                 self._copy(y.ctypes.data_as(c.c_void_p), address, y.nbytes, TO_HOST)
-            return [y for y, _ in waiting]
+                out.append(y)
+            return out
         finally:
             for buffer in buffers:
                 self.library.lib.sinter_buffer_destroy(buffer)

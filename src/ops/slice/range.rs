@@ -11,14 +11,15 @@ pub struct Range {
     pub len: usize,
 }
 
-/// Numpy's rule: negative positions count from the end, then both ends are clamped to the axis.
+/// ONNX's rule: negative positions count from the end, then both ends are clamped to the axis. It is numpy's but for a
+/// negative step from before the front, which starts at the first element instead of giving nothing.
 pub fn resolve(size: usize, start: i64, end: i64, step: i64) -> Result<Range> {
     ensure!(step != 0, InvalidArgument, "a step is 0");
     let d = size as i64;
     let from_end = |v: i64| if v < 0 { v.saturating_add(d) } else { v };
     let (lo, hi) = if step > 0 { (0, d) } else { (-1, d - 1) };
-    let start = from_end(start).clamp(lo.min(hi), hi.max(lo));
-    let end = from_end(end).clamp(lo.min(hi), hi.max(lo));
+    let start = from_end(start).clamp(0, hi.max(0));
+    let end = from_end(end).clamp(lo, hi.max(lo));
     let len = if step > 0 {
         (end - start).max(0) as u64
     } else {
@@ -92,6 +93,7 @@ mod tests {
         assert_eq!(r(10, -1, i64::MIN, -1), (9, 10));
         assert_eq!(r(10, 20, -20, -3), (9, 4));
         assert_eq!(r(10, -100, 3, 1), (0, 3));
+        assert_eq!(r(10, -40, -40, -2), (0, 1), "a negative step from before the front");
         assert_eq!(r(0, 0, 5, 1).1, 0);
         assert_eq!(r(0, -1, i64::MIN, -1).1, 0);
         assert_eq!(r(5, 0, 5, i64::MAX), (0, 1));
@@ -108,9 +110,9 @@ mod tests {
                         let r = resolve(d as usize, s, e, t).unwrap();
                         let norm = |v: i64| if v < 0 { v + d } else { v };
                         let (lo, hi) = if t > 0 { (0, d) } else { (-1, d - 1) };
-                        let (mut at, end) = (norm(s).max(lo).min(hi.max(lo)), norm(e).max(lo).min(hi.max(lo)));
+                        let (mut at, end) = (norm(s).max(0).min(hi.max(0)), norm(e).max(lo).min(hi.max(lo)));
                         let mut want = Vec::new();
-                        while (t > 0 && at < end) || (t < 0 && at > end) {
+                        while d > 0 && ((t > 0 && at < end) || (t < 0 && at > end)) {
                             want.push(at);
                             at += t;
                         }
