@@ -7,6 +7,7 @@
 mod cases;
 #[path = "gpu/device.rs"]
 mod device;
+mod dynamic;
 #[path = "gpu/engine.rs"]
 mod engine;
 #[path = "gpu/gemm.rs"]

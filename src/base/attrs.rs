@@ -57,7 +57,7 @@ impl fmt::Display for AttrValue {
             AttrValue::DType(v) => write!(f, "{v}"),
             AttrValue::Tensor(v) => write!(f, "tensor {v:?}"),
             // The address tells graphs apart where attributes are compared as text.
-            AttrValue::Graph(v) => write!(f, "graph {:p}", Arc::as_ptr(v)),
+            AttrValue::Graph(v) => write!(f, "graph {:p}", Arc::as_ptr(v).cast::<()>()),
         }
     }
 }

@@ -19,3 +19,11 @@ fn every_model_agrees_with_its_recorded_outputs_in_f32() {
 fn every_model_agrees_with_its_recorded_outputs_in_f16() {
     check(true);
 }
+
+#[test]
+fn shapes_that_follow_from_data_are_right() {
+    let Some(gpu) = gpu() else { return };
+    if have_nvrtc() {
+        crate::dynamic::check_all(&DeviceRef::Cuda(gpu.device.clone()));
+    }
+}
