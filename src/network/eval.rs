@@ -59,7 +59,7 @@ impl Graph {
         *budget = budget.checked_sub(1)?;
         let (_, node) = self.producer(v)?;
         let small = |v: &ValueId| self.fact(*v).shape.concrete().is_some_and(|s| s.iter().product::<usize>() <= MAX_CONST_ELEMENTS);
-        if node.op.def().is_stateful() || !node.outputs.iter().chain(node.inputs.iter().flatten()).all(small) {
+        if node.op.def().is_stateful() || !node.op.def().bodies().is_empty() || !node.outputs.iter().chain(node.inputs.iter().flatten()).all(small) {
             return None;
         }
         let mut inputs = Vec::new();

@@ -8,7 +8,7 @@ use sinter::device::{DeviceKind, DeviceRef};
 use sinter::engine::{BuildOptions, Engine, OtherDevice};
 use sinter::network::Graph;
 use sinter::onnx::importer::import_bytes;
-use sinter::runtime::Context;
+use sinter::runtime::{Context, GrowingOutput};
 use std::sync::Arc;
 
 /// How far a case came.
@@ -94,9 +94,17 @@ fn shaped(engine: &Arc<Engine>, seed: u64) -> Outcome {
         }
     }
     let mut outputs = Vec::new();
+    let grown = Arc::new(GrowingOutput::new(&engine.device));
     for t in io.iter().filter(|t| !t.is_input) {
-        let Ok(dims) = cx.tensor_shape(&t.name) else { return Outcome::Loaded };
-        outputs.push((t, dims));
+        match cx.tensor_shape(&t.name) {
+            Ok(dims) => outputs.push((t, dims)),
+            Err(_) if engine.plan.is_static() => return Outcome::Loaded,
+            // Its shape depends on the data.
+            Err(_) => cx.set_output_allocator(&t.name, Some(grown.clone())).expect("the output is there"),
+        }
+    }
+    if !engine.plan.is_static() && !ends_soon(engine) {
+        return Outcome::Shaped;
     }
     let flops = engine.image.graph.order().map_or(f64::MAX, |order| {
         let b: sinter::base::dims::Bindings = Default::default();
@@ -119,6 +127,21 @@ fn shaped(engine: &Arc<Engine>, seed: u64) -> Outcome {
         Ok(()) => Outcome::Ran,
         Err(_) => Outcome::Shaped,
     }
+}
+
+/// Every loop has few turns: what a loop computes may double in each.
+fn ends_soon(engine: &Engine) -> bool {
+    let mut soon = true;
+    engine.plan.visit(&mut |p| {
+        for s in &p.steps {
+            let node = p.graph.node(s.node);
+            if let sinter::ops::Op::Loop(_) = node.op {
+                let trips = node.inputs[0].and_then(|v| p.graph.as_const(v)).map(|t| t.to_i64s());
+                soon &= trips.is_some_and(|t| t.iter().all(|n| *n <= 8));
+            }
+        }
+    });
+    soon
 }
 
 fn fits(p: &sinter::plan::Profile) -> bool {

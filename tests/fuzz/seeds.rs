@@ -23,6 +23,7 @@ enum A<'a> {
     S(&'a str),
     Is(&'a [i64]),
     T(Tensor),
+    G(Model),
 }
 use A::*;
 
@@ -87,6 +88,7 @@ impl Model {
                 S(v) => (p.s = Some(v.as_bytes().to_vec()), T::String).1,
                 Is(v) => (p.ints = v.to_vec(), T::Ints).1,
                 A::T(v) => (p.t = Some(Box::new(tensor_proto(v, ""))), T::Tensor).1,
+                G(v) => (p.g = Some(Box::new(v.graph.clone())), T::Graph).1,
             };
             p.r#type = Some(t as i32);
             p
@@ -99,6 +101,21 @@ impl Model {
             ..Default::default()
         });
         out
+    }
+
+    /// A graph for a node's attribute; names of nodes inside start at `first`.
+    fn body(first: u32, inputs: &[&str]) -> Model {
+        let mut m = Model { n: first, ..Model::new(0) };
+        let untyped = |n: &&str| ValueInfoProto { name: Some(n.to_string()), ..Default::default() };
+        m.graph.input = inputs.iter().map(untyped).collect();
+        m
+    }
+
+    fn outputs(mut self, outputs: &[&str]) -> Model {
+        for o in outputs {
+            self.graph.output.push(ValueInfoProto { name: Some(o.to_string()), ..Default::default() });
+        }
+        self
     }
 
     fn finish(mut self, outputs: &[String]) -> Vec<u8> {
@@ -317,6 +334,45 @@ fn host_net() -> Vec<u8> {
     m.finish(&[y, t, e, g, f])
 }
 
+/// Branches, loops, scans, sequences and shapes that follow from data.
+fn control_net() -> Vec<u8> {
+    let mut m = Model::new(17);
+    let (x, c) = (m.input("x", 1, "n,4"), m.input("c", 9, ""));
+    let mut a = Model::body(100, &[]);
+    let y = a.node("Exp", &[&x], &[]);
+    let mut b = Model::body(200, &[]);
+    let k = b.w(&[4]);
+    let z = b.node("Add", &[&x, &k], &[]);
+    let v = m.node("If", &[&c], &[("then_branch", G(a.outputs(&[&y]))), ("else_branch", G(b.outputs(&[&z])))]);
+    let mut l = Model::body(300, &["turn", "go", "s"]);
+    let t = l.node("Concat", &["s", &x], &[("axis", I(0))]);
+    let f = l.node("Cast", &["turn"], &[("to", I(1))]);
+    let e = l.node("Add", &[&f, &f], &[]);
+    let go = l.node("Identity", &["go"], &[]);
+    let body = l.outputs(&[&go, &t, &e]);
+    let (trips, yes) = (m.c(Tensor::scalar(3i64)), m.c(Tensor::scalar(true)));
+    let looped = m.many("Loop", &[&trips, &yes, &v], &[("body", G(body))], 2);
+    let mut s = Model::body(400, &["h", "row"]);
+    let h = s.node("Mul", &["h", "row"], &[]);
+    let g = s.node("Tanh", &[&h], &[]);
+    let start = m.w(&[4]);
+    let body = s.outputs(&[&h, &g]);
+    let scan = [("body", G(body)), ("num_scan_inputs", I(1)), ("scan_input_directions", Is(&[1])), ("scan_output_axes", Is(&[1]))];
+    let scanned = m.many("Scan", &[&start, &looped[0]], &scan, 2);
+    let seq = m.node("SequenceConstruct", &[&x, &v], &[]);
+    let at = m.c(Tensor::scalar(-1i64));
+    let seq = m.node("SequenceInsert", &[&seq, &v, &at], &[]);
+    let one = m.node("SequenceAt", &[&seq, &at], &[]);
+    let all = m.node("ConcatFromSequence", &[&seq], &[("axis", I(0)), ("new_axis", I(0))]);
+    let at = m.node("NonZero", &[&all], &[]);
+    let at = m.node("Transpose", &[&at], &[("perm", Is(&[1, 0]))]);
+    let picked = m.node("GatherND", &[&all, &at], &[]);
+    let keep = m.node("Greater", &[&picked, &picked], &[]);
+    let kept = m.node("Compress", &[&picked, &keep], &[]);
+    let u = m.many("Unique", &[&picked], &[("sorted", I(1))], 4);
+    m.finish(&[scanned[0].clone(), scanned[1].clone(), looped[1].clone(), one, kept, u[0].clone(), u[3].clone()])
+}
+
 /// Constants all the way: what folding computes.
 fn folded_net() -> Vec<u8> {
     let mut m = Model::new(13);
@@ -422,7 +478,7 @@ pub fn chains() -> Vec<(&'static str, Vec<u8>)> {
 pub fn models() -> Vec<Vec<u8>> {
     let mut list = vec![
         conv_net(), deconv_net(), shape_net(), mover_net(), reduce_net(), resize_net(), point_net(), attention_net(), host_net(),
-        folded_net(), half_net(),
+        folded_net(), control_net(), half_net(),
     ];
     list.push(std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/examples_c/models/digits.onnx")).expect("the example's model"));
     if let Some(dir) = knobs::TEST_MODELS.get() {
