@@ -101,6 +101,10 @@ define_ops! {
     53 => random::Random,
     54 => tfidf::TfIdf,
     60 => normalize::Normalize,
+    70 => attention::Attention,
+    71 => rotary::Rotary,
+    72 => cache_update::CacheUpdate,
+    73 => linear_attention::LinearAttention,
     80 => grid_sample::GridSample,
     81 => affine_grid::AffineGrid,
     82 => roi_align::RoiAlign,
@@ -108,10 +112,7 @@ define_ops! {
     84 => deform_columns::DeformColumns,
     85 => col2im::Col2Im,
     86 => max_unpool::MaxUnpool,
-    70 => attention::Attention,
-    71 => rotary::Rotary,
-    72 => cache_update::CacheUpdate,
-    73 => linear_attention::LinearAttention,
+    100 => recurrent::Recurrent,
 }
 
 /// The importer for an ONNX operator at an opset: the newest that is not newer than the model.

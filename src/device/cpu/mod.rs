@@ -19,6 +19,7 @@ pub mod gemm;
 mod microkernel;
 pub(crate) mod multiversion;
 pub mod pool;
+pub mod recurrent;
 pub mod resize;
 pub mod rows;
 mod scratch;

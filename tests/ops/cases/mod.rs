@@ -46,11 +46,12 @@ macro_rules! families {
 
 families! {
     attention,
+    indexing,
     movers,
     normalize,
+    recurrent,
     reductions,
     resizes,
-    indexing,
     vision,
 }
 
