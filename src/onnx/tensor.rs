@@ -59,7 +59,16 @@ pub fn dtype_of(code: i32) -> Result<DType> {
 
 /// The ONNX number of an element type.
 pub fn onnx_code_of(dtype: DType) -> i32 {
-    let onnx = match dtype {
+    onnx_of(dtype) as i32
+}
+
+/// The ONNX name of an element type.
+pub fn onnx_name_of(dtype: DType) -> &'static str {
+    onnx_of(dtype).as_str_name()
+}
+
+fn onnx_of(dtype: DType) -> DataType {
+    match dtype {
         DType::F32 => DataType::Float,
         DType::F16 => DataType::Float16,
         DType::BF16 => DataType::Bfloat16,
@@ -83,8 +92,7 @@ pub fn onnx_code_of(dtype: DType) -> i32 {
         DType::F8E5M2FNUZ => DataType::Float8e5m2fnuz,
         DType::F4E2M1 => DataType::Float4e2m1,
         DType::F8E8M0 => DataType::Float8e8m0,
-    };
-    onnx as i32
+    }
 }
 
 /// Converts a message. The tensor keeps the mapped file alive when it uses its bytes in place; it does not borrow `t`.

@@ -241,7 +241,7 @@ fn a_wrong_tensor_is_refused_with_its_name() {
     refused(go(TensorProto { data_location: Some(7), ..w() }), unsupported, &["data location 7"]);
     refused(go(TensorProto { segment: Some(Default::default()), ..w() }), unsupported, &["segmented"]);
     refused(go(external("e", &[1], &[("location", "e.bin")])), unsupported, &["\"e\"", "external"]);
-    for ty in [DataType::String, DataType::Complex64, DataType::Float8e4m3fn, DataType::Int4, DataType::Float4e2m1] {
+    for ty in [DataType::String, DataType::Complex64, DataType::Complex128] {
         let t = TensorProto { data_type: Some(ty as i32), ..w() };
         refused(go(t), unsupported, &["\"w\"", ty.as_str_name()]);
     }

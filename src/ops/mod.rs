@@ -65,6 +65,7 @@ define_ops! {
     1 => pointwise::Pointwise,
     2 => conv::Conv,
     3 => conv_transpose::ConvTranspose,
+    30 => bit_cast::BitCast,
     4 => matmul::MatMul,
     5 => pool::Pool,
     6 => reduce::Reduce,

@@ -6,7 +6,8 @@
 
 use crate::base::{DType, ErrorCode, Result};
 use crate::network::{Graph, Node, NodeId, Patch, ValueId};
-use crate::ops::pointwise::{Instr, Pointwise, Program};
+use crate::ops::Op;
+use crate::ops::pointwise::{Func, Instr, Pointwise, Program};
 use crate::passes::{Pass, PassCx};
 use crate::passes::retype::retyped;
 use std::collections::HashMap;
@@ -17,6 +18,18 @@ pub struct PromoteHalf;
 
 fn is_half(d: DType) -> bool {
     matches!(d, DType::F16 | DType::BF16)
+}
+
+/// Its program computes with what it rounded to a half type: the rounding is a part of what it means.
+fn rounds_on_purpose(node: &Node) -> bool {
+    let Op::Pointwise(Pointwise { program: p }) = &node.op else { return false };
+    p.instrs.iter().any(|i| {
+        matches!(i.func, Func::Cast | Func::CastMode)
+            && i.args.iter().any(|r| {
+                let made = (*r as usize).checked_sub(p.n_inputs()).map(|k| &p.instrs[k]);
+                made.is_some_and(|m| m.func == Func::Cast && is_half(m.dtype))
+            })
+    })
 }
 
 fn widened(d: DType) -> DType {
@@ -38,7 +51,7 @@ impl Pass for PromoteHalf {
         for n in g.order()? {
             let node = g.node(n);
             let touches_half = node.inputs.iter().flatten().chain(&node.outputs).any(|v| is_half(g.fact(*v).dtype));
-            if !touches_half {
+            if !touches_half || rounds_on_purpose(node) {
                 continue;
             }
             let all: Vec<usize> = (0..node.inputs.len()).collect();

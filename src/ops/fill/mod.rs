@@ -4,6 +4,7 @@
 
 mod cpu;
 pub(crate) mod cuda;
+mod eye_like;
 
 use crate::base::{Dim, Fact, Result, Shape, Tensor};
 use crate::network::ValueId;
@@ -20,7 +21,15 @@ op_struct! {
     }
 }
 
-op_home!(Fill, "Fill", &[onnx("ConstantOfShape", 9, import_constant_of_shape), onnx("Constant", 1, import_constant)]);
+op_home!(
+    Fill,
+    "Fill",
+    &[
+        onnx("ConstantOfShape", 9, import_constant_of_shape),
+        onnx("Constant", 1, import_constant),
+        onnx("EyeLike", 9, eye_like::import),
+    ]
+);
 
 /// The shape that a vector of `dims` describes, or one of fresh dimensions when only its length is known.
 ///

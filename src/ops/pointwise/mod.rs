@@ -6,6 +6,7 @@
 //! from known operands are known symbolically (`known.rs`), so that it costs nothing at run time.
 
 mod batch_norm;
+mod cast;
 pub mod codegen;
 mod cpu;
 mod cuda;
@@ -16,8 +17,10 @@ mod known;
 mod layout;
 mod onnx;
 mod program;
+mod quantize;
 
 pub use cpu::{RowOperand, RowProgram};
+pub(crate) use cast::numbered_type;
 pub use func::Func;
 pub use program::{Instr, Program, Reg};
 

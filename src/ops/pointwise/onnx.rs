@@ -5,10 +5,10 @@
 //! bounds of Clip as attributes before opset 11) are handled by looking at `ImportCx::opset`.
 
 use super::batch_norm::batch_normalization;
+use super::{cast, quantize};
 use super::func::Func;
 use super::program::{Program, Reg};
 use super::Pointwise;
-use crate::base::small::CastMode;
 use crate::base::{DType, Result, Tensor};
 use crate::network::ValueId;
 use crate::ops::reshape::{Reshape, ReshapeMode};
@@ -87,16 +87,22 @@ pub(super) const TABLE: &[OnnxOp] = &[
     onnx("Gelu", 20, gelu),
     onnx("Swish", 24, swish),
     onnx("Where", 9, select),
-    onnx("Cast", 1, cast),
-    onnx("CastLike", 15, cast_like),
+    onnx("Cast", 1, cast::cast),
+    onnx("CastLike", 15, cast::cast_like),
+    onnx("BitCast", 26, cast::bit_cast),
+    onnx("QuantizeLinear", 10, quantize::quantize),
+    onnx("DequantizeLinear", 10, quantize::dequantize),
+    onnx("DynamicQuantizeLinear", 11, quantize::dynamic_quantize),
     onnx("BatchNormalization", 1, batch_normalization),
+    OnnxOp { domain: "com.microsoft", name: "QuantizeLinear", since: 1, import: quantize::quantize },
+    OnnxOp { domain: "com.microsoft", name: "DequantizeLinear", since: 1, import: quantize::dequantize },
     OnnxOp { domain: "com.microsoft", name: "Gelu", since: 1, import: gelu },
     OnnxOp { domain: "com.microsoft", name: "FastGelu", since: 1, import: biased_gelu },
     OnnxOp { domain: "com.microsoft", name: "BiasGelu", since: 1, import: biased_gelu },
     OnnxOp { domain: "com.microsoft", name: "QuickGelu", since: 1, import: quick_gelu },
 ];
 
-type Imported = Result<Vec<ValueId>>;
+pub(super) type Imported = Result<Vec<ValueId>>;
 
 /// Attributes of the first opsets that say nothing about the result.
 pub(super) fn skip_legacy(cx: &ImportCx<'_>) -> Result<()> {
@@ -132,14 +138,14 @@ fn bindable(cx: &ImportCx<'_>, inputs: &[ValueId], i: usize) -> Option<f64> {
 }
 
 /// A program over inputs of these types, written by `body`, which gets the input registers.
-fn program(inputs: &[DType], body: impl FnOnce(&mut Program) -> Result<Reg>) -> Result<Program> {
+pub(super) fn program(inputs: &[DType], body: impl FnOnce(&mut Program) -> Result<Reg>) -> Result<Program> {
     let mut p = Program { inputs: inputs.to_vec(), instrs: vec![], outputs: vec![] };
     let r = body(&mut p)?;
     p.outputs = vec![r];
     Ok(p)
 }
 
-fn dtype(cx: &ImportCx<'_>, v: ValueId) -> DType {
+pub(super) fn dtype(cx: &ImportCx<'_>, v: ValueId) -> DType {
     cx.graph.fact(v).dtype
 }
 
@@ -444,74 +450,4 @@ fn select(cx: &mut ImportCx<'_>) -> Imported {
     let (c, a, b) = (cx.input(0)?, cx.input(1)?, cx.input(2)?);
     let p = Program::single(Func::Select, &[dtype(cx, c), dtype(cx, a), dtype(cx, b)])?;
     node(cx, p, &[c, a, b])
-}
-
-fn cast(cx: &mut ImportCx<'_>) -> Imported {
-    let x = cx.input(0)?;
-    let mode = cast_mode(cx)?;
-    let to = if cx.opset < 6 {
-        let name = cx.string("to", "")?;
-        named_type(&name).ok_or_else(|| err!(Unsupported, "attribute to: the element type {name:?} is not supported"))?
-    } else {
-        let code = cx.attrs.int("to")?.ok_or_else(|| err!(InvalidArgument, "attribute to is missing"))?;
-        let name = TYPES.iter().find(|(c, ..)| *c == code).map_or("unknown", |(_, n, _)| n);
-        named_type(name)
-            .ok_or_else(|| err!(Unsupported, "attribute to: the element type {name} ({code}) is not supported"))?
-    };
-    cast_to(cx, x, to, mode)
-}
-
-fn cast_like(cx: &mut ImportCx<'_>) -> Imported {
-    let (x, like) = (cx.input(0)?, cx.input(1)?);
-    let mode = cast_mode(cx)?;
-    let to = dtype(cx, like);
-    cast_to(cx, x, to, mode)
-}
-
-/// How 8-bit floats round and saturate.
-fn cast_mode(cx: &ImportCx<'_>) -> Result<CastMode> {
-    CastMode::new(cx.flag("saturate", true)?, &cx.string("round_mode", "up")?)
-}
-
-fn cast_to(cx: &mut ImportCx<'_>, x: ValueId, to: DType, mode: CastMode) -> Imported {
-    let from = dtype(cx, x);
-    if from == to {
-        return Ok(vec![x]);
-    }
-    let p = program(&[from], |p| p.push_cast_mode(0, to, mode))?;
-    node(cx, p, &[x])
-}
-
-/// Numbers and names of ONNX's element types, with ours where there is one.
-const TYPES: &[(i64, &str, Option<DType>)] = &[
-    (1, "FLOAT", Some(DType::F32)),
-    (2, "UINT8", Some(DType::U8)),
-    (3, "INT8", Some(DType::I8)),
-    (4, "UINT16", Some(DType::U16)),
-    (5, "INT16", Some(DType::I16)),
-    (6, "INT32", Some(DType::I32)),
-    (7, "INT64", Some(DType::I64)),
-    (8, "STRING", None),
-    (9, "BOOL", Some(DType::Bool)),
-    (10, "FLOAT16", Some(DType::F16)),
-    (11, "DOUBLE", Some(DType::F64)),
-    (12, "UINT32", Some(DType::U32)),
-    (13, "UINT64", Some(DType::U64)),
-    (14, "COMPLEX64", None),
-    (15, "COMPLEX128", None),
-    (16, "BFLOAT16", Some(DType::BF16)),
-    (17, "FLOAT8E4M3FN", Some(DType::F8E4M3FN)),
-    (18, "FLOAT8E4M3FNUZ", Some(DType::F8E4M3FNUZ)),
-    (19, "FLOAT8E5M2", Some(DType::F8E5M2)),
-    (20, "FLOAT8E5M2FNUZ", Some(DType::F8E5M2FNUZ)),
-    (21, "UINT4", Some(DType::U4)),
-    (22, "INT4", Some(DType::I4)),
-    (23, "FLOAT4E2M1", Some(DType::F4E2M1)),
-    (24, "FLOAT8E8M0", Some(DType::F8E8M0)),
-    (25, "UINT2", Some(DType::U2)),
-    (26, "INT2", Some(DType::I2)),
-];
-
-fn named_type(name: &str) -> Option<DType> {
-    TYPES.iter().find(|(_, n, _)| *n == name).and_then(|(.., d)| *d)
 }

@@ -1,6 +1,7 @@
 //! The CPU step against the reference, and epilogues of rows.
 
 use super::{Random, eval};
+use sinter::base::small::CastMode;
 use sinter::base::{DType, Tensor};
 use sinter::ops::pointwise::{Func, Pointwise, Program, RowOperand, RowProgram};
 use sinter::ops::{CpuArgs, OpDef, PackCache, Packed, Problem, TensorDesc};
@@ -98,8 +99,14 @@ fn every_cast() {
             let mut p = Program { inputs: vec![from], instrs: vec![], outputs: vec![] };
             let r = p.push_cast(0, to).unwrap();
             p.outputs = vec![r];
-            let t = random.tensor(from, &[77]);
-            check(&format!("{from} to {to}"), &p, &[&t], &[77]);
+            let t = random.tensor(from, &[177]);
+            check(&format!("{from} to {to}"), &p, &[&t], &[177]);
+            for mode in (1..6).filter_map(CastMode::from_code).filter(|m| *m == m.for_type(to)) {
+                let mut p = Program { inputs: vec![from], instrs: vec![], outputs: vec![] };
+                let r = p.push_cast_mode(0, to, mode).unwrap();
+                p.outputs = vec![r];
+                check(&format!("{from} to {to} {mode:?}"), &p, &[&t], &[177]);
+            }
         }
     }
 }

@@ -119,6 +119,8 @@ fn every_function(t: DType) -> Program {
         let Ok(r) = p.push(*func, &args) else { continue };
         if p.dtype(r) == DType::Bool {
             any = p.push(Func::Or, &[any, r]).unwrap();
+        } else if t.is_small() {
+            sum = r;
         } else {
             sum = p.push(Func::Max, &[sum, r]).unwrap();
         }
@@ -134,6 +136,8 @@ fn every_cast(t: DType) -> Program {
     let mut any = p.push_cast(0, DType::Bool).unwrap();
     for to in DType::ALL {
         let r = p.push_cast(0, to).unwrap();
+        // Small types are not compared as they are.
+        let r = if to.is_small() { p.push_cast(r, DType::F32).unwrap() } else { r };
         let same = p.push(Func::Equal, &[r, r]).unwrap();
         any = p.push(Func::And, &[any, same]).unwrap();
     }

@@ -347,15 +347,24 @@ unsafe fn exec(isa: Isa, action: Action, dst: *mut u8, n: usize, args: &[Operand
                     *y = crate::base::tensor::convert::<S, bool>(*x) as u8;
                 }
             }),
+            // The common pairs have loops of their own, which become vector code.
             Action::Cast { from: DType::U8, to: DType::F32, .. } => {
-                for (y, x) in slice_mut::<f32>(dst, n).iter_mut().zip(slice::<u8>(args[0], n)) {
-                    *y = *x as f32;
-                }
+                typed::map(slice_mut::<f32>(dst, n), slice::<u8>(args[0], n), |x| x as f32)
+            }
+            Action::Cast { from: DType::I8, to: DType::F32, .. } => {
+                typed::map(slice_mut::<f32>(dst, n), slice::<i8>(args[0], n), |x| x as f32)
             }
             Action::Cast { from: DType::I32, to: DType::F32, .. } => {
-                for (y, x) in slice_mut::<f32>(dst, n).iter_mut().zip(slice::<i32>(args[0], n)) {
-                    *y = *x as f32;
-                }
+                typed::map(slice_mut::<f32>(dst, n), slice::<i32>(args[0], n), |x| x as f32)
+            }
+            Action::Cast { from: DType::F32, to: DType::U8, .. } => {
+                typed::map(slice_mut::<u8>(dst, n), slice::<f32>(args[0], n), |x| x as u8)
+            }
+            Action::Cast { from: DType::F32, to: DType::I8, .. } => {
+                typed::map(slice_mut::<i8>(dst, n), slice::<f32>(args[0], n), |x| x as i8)
+            }
+            Action::Cast { from: DType::F32, to: DType::I32, .. } => {
+                typed::map(slice_mut::<i32>(dst, n), slice::<f32>(args[0], n), |x| x as i32)
             }
             Action::Cast { from, to, .. } => {
                 dispatch_plain!(from, S => dispatch_plain!(to, D => {

@@ -13,6 +13,13 @@ fn at<T: Copy>(s: &[T], i: usize) -> T {
 }
 
 #[inline(always)]
+pub(super) fn map<T: Copy, R>(out: &mut [R], a: &[T], f: impl Fn(T) -> R) {
+    for (o, a) in out.iter_mut().zip(a) {
+        *o = f(*a);
+    }
+}
+
+#[inline(always)]
 fn zip<T: Copy, R>(out: &mut [R], a: &[T], b: &[T], f: impl Fn(T, T) -> R) {
     let n = out.len();
     if a.len() == n && b.len() == n {
