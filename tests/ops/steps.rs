@@ -110,7 +110,7 @@ pub fn cpu(op: &Op, inputs: &[Option<Tensor>], known: &[usize], packs: &Packs) -
 /// Largest difference, relative to the larger of 1 and the expected value; integers must be equal.
 pub fn assert_close(what: &str, got: &Tensor, want: &Tensor, tolerance: f64) {
     assert_eq!((got.dtype(), got.shape()), (want.dtype(), want.shape()), "{what}: type or shape");
-    if !got.dtype().is_float() {
+    if !got.dtype().is_float_like() {
         assert_eq!(got.to_i64s(), want.to_i64s(), "{what}");
         return;
     }

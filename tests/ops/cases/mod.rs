@@ -51,6 +51,7 @@ families! {
     normalize,
     recurrent,
     reductions,
+    types,
     resizes,
     vision,
 }
