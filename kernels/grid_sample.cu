@@ -90,8 +90,9 @@ DEVICE Taps taps_of(REAL g, i32 n)
     if (MODE == MODE_NEAREST) x = op::round_even(x);
     REAL lo, hi;
     borders(lo, hi, n);
-    if (PADDING == PADDING_BORDER && (x < lo || x > hi)) x = within(x, REAL(0), size - one);
-    if (PADDING == PADDING_REFLECTION) x = reflect(x, lo, hi);
+    // Cubic looks at each neighbour alone.
+    if (MODE != MODE_CUBIC && PADDING == PADDING_BORDER && (x < lo || x > hi)) x = within(x, REAL(0), size - one);
+    if (MODE != MODE_CUBIC && PADDING == PADDING_REFLECTION) x = reflect(x, lo, hi);
     x = within(x, -FAR, FAR);
     Taps r;
 #if MODE == MODE_NEAREST

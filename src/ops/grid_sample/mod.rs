@@ -134,6 +134,8 @@ impl GridSample {
         }
         let (lo, hi) = self.borders::<R>(size);
         match self.padding {
+            // Cubic looks at each neighbour alone, as PyTorch and ONNX Runtime do.
+            _ if self.mode == SampleMode::Cubic => {}
             SamplePadding::Zeros => {}
             SamplePadding::Border if x < lo || x > hi => x = x.within(R::of(0.0), n - one),
             SamplePadding::Border => {}

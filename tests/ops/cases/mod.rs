@@ -53,6 +53,7 @@ families! {
     reductions,
     types,
     resizes,
+    signals,
     vision,
 }
 
