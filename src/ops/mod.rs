@@ -8,6 +8,7 @@ pub mod def;
 pub mod epilogue;
 pub mod per_output;
 pub mod sequence;
+pub mod requant;
 pub mod tactic;
 pub mod window;
 
@@ -96,6 +97,9 @@ define_ops! {
     21 => branch::If,
     22 => loop_op::Loop,
     23 => scan::Scan,
+    35 => qmatmul::QMatMul,
+    36 => qconv::QConv,
+    37 => matmul_nbits::MatMulNBits,
     40 => gather_elements::GatherElements,
     41 => gather_nd::GatherND,
     42 => scatter_elements::ScatterElements,

@@ -241,6 +241,21 @@ impl Window3 {
         }
     }
 
+    /// Calls `f` with the kernel element and the flat input position of each element that the window of output `at`
+    /// covers, in row-major order.
+    pub fn for_each_source(&self, at: [usize; 3], mut f: impl FnMut(usize, usize)) {
+        for a in 0..self.kernel[0] {
+            let Some(d) = self.source(0, at[0], a) else { continue };
+            for b in 0..self.kernel[1] {
+                let Some(h) = self.source(1, at[1], b) else { continue };
+                for c in 0..self.kernel[2] {
+                    let Some(w) = self.source(2, at[2], c) else { continue };
+                    f((a * self.kernel[1] + b) * self.kernel[2] + c, (d * self.input[1] + h) * self.input[2] + w);
+                }
+            }
+        }
+    }
+
     /// Elements of the window that lie inside input and padding: a window may reach beyond when sizes are rounded up.
     pub fn padded_taps(&self, at: [usize; 3]) -> usize {
         (0..3)

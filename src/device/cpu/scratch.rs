@@ -63,3 +63,11 @@ pub(crate) fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R 
     FREE.with(|s| s.borrow_mut().push(buffer));
     result
 }
+
+/// Calls `f` with a buffer of at least `len` bytes, aligned to 64.
+pub(crate) fn with_bytes<R>(len: usize, f: impl FnOnce(&mut [u8]) -> R) -> R {
+    with_scratch(len.div_ceil(4), |v| {
+        // SAFETY: the floats are this many bytes, borrowed mutably, and any byte is a legal part of a float.
+        f(unsafe { std::slice::from_raw_parts_mut(v.as_mut_ptr().cast(), 4 * v.len()) })
+    })
+}

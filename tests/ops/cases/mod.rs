@@ -49,6 +49,7 @@ families! {
     indexing,
     movers,
     normalize,
+    quantized,
     recurrent,
     reductions,
     types,
