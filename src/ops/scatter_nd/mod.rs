@@ -26,6 +26,19 @@ op_struct! {
 
 op_home!(ScatterND, "ScatterND", &[onnx("ScatterND", 11, import)]);
 
+/// Fails when the updates are not one slice of x for each tuple.
+fn check_tuples(x: &Fact, indices: &Fact, updates: &Fact) -> Result<()> {
+    let k = tuple_len(indices)?;
+    ensure!(k <= x.rank(), InvalidArgument, "tuples of {k} indices for data of rank {}", x.rank());
+    let rows = &indices.shape[..indices.rank() - 1];
+    let mut want = rows.to_vec();
+    want.extend_from_slice(&x.shape[k..]);
+    check_same("shapes of slices and updates", &want, &updates.shape)?;
+    let nothing = x.shape[..k].iter().any(|d| d.is(0)) && rows.iter().all(|d| d.as_const().is_some_and(|n| n > 0));
+    ensure!(!nothing, InvalidArgument, "indices into an empty axis of {x}");
+    Ok(())
+}
+
 impl OpDef for ScatterND {
     fn infer(&self, cx: &InferCx<'_>) -> Result<Vec<Fact>> {
         cx.arity(3, 3)?;
@@ -33,14 +46,11 @@ impl OpDef for ScatterND {
         let (x, indices, updates) = (cx.input(0)?, cx.input(1)?, cx.input(2)?);
         self.reduction.check(x.dtype)?;
         ensure!(x.dtype == updates.dtype, InvalidArgument, "updates of type {} for {}", updates.dtype, x.dtype);
-        let k = tuple_len(indices)?;
-        ensure!(k <= x.rank(), InvalidArgument, "tuples of {k} indices for data of rank {}", x.rank());
-        let mut want = indices.shape[..indices.rank() - 1].to_vec();
-        want.extend_from_slice(&x.shape[k..]);
-        check_same("shapes of slices and updates", &want, &updates.shape)?;
-        let rows = indices.shape[..indices.rank() - 1].iter().fold(crate::base::Dim::ONE, |a, d| &a * d);
-        let nothing = x.shape[..k].iter().any(|d| d.is(0)) && rows.as_const().is_some_and(|n| n > 0);
-        ensure!(!nothing, InvalidArgument, "indices into an empty axis of {x}");
+        ensure!(indices.rank() >= 1, InvalidArgument, "the indices are a scalar");
+        // Over symbols the length of a tuple may be open, since the result has x's shape; a device gets numbers.
+        if indices.shape[indices.rank() - 1].as_const().is_some() {
+            check_tuples(x, indices, updates)?;
+        }
         Ok(vec![Fact::new(x.dtype, x.shape.clone())])
     }
 
