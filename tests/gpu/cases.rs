@@ -2,12 +2,12 @@
 
 use super::{Gpu, Memory, Stream, gpu, have_nvrtc};
 use crate::ops::cases::{self, Case};
-use crate::ops::steps::{assert_close, eval, infer, problem};
+use crate::ops::steps::{assert_close, eval, infer, problem, problem_of_outputs};
 use sinter::base::Tensor;
 use sinter::device::cuda::kernel_cache::{arch_of, compile_each};
 use sinter::device::{Device, DeviceRef};
 use sinter::engine::image::KernelImage;
-use sinter::ops::{KernelSpec, Problem, Tactic, TacticOptions};
+use sinter::ops::{Arg, DeviceOp, KernelSpec, Problem, StepProgram, Tactic, TacticOptions};
 use sinter::runtime::exec::{CudaStep, StepAddresses};
 use sinter::runtime::kernels::LoadedKernels;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,6 +18,55 @@ const GUARD: usize = 256;
 /// What a kernel leaves out shows as a pattern that no result has.
 const POISON: u8 = 0xa5;
 
+/// The numbers of a counting program as outputs behind the node's own.
+fn as_outputs(mut program: StepProgram, n_outputs: usize) -> StepProgram {
+    let fix = |a: &mut Arg| {
+        if let Arg::Count(k) = a {
+            *a = Arg::Out(n_outputs + *k);
+        }
+    };
+    for op in &mut program.ops {
+        match op {
+            DeviceOp::Launch(l) => l.args.iter_mut().for_each(fix),
+            DeviceOp::Copy { dst, src, .. } => [dst, src].into_iter().for_each(fix),
+            DeviceOp::Fill { dst, .. } => fix(dst),
+            DeviceOp::Gemm(_) => {}
+        }
+    }
+    program
+}
+
+/// Runs the counting program of a data-dependent operator and checks the shapes that follow from its numbers.
+fn count(
+    gpu: &Gpu,
+    c: &Case,
+    p: &Problem,
+    t: &Tactic,
+    kernels: &LoadedKernels,
+    (inputs, work, stream): (&[u64], &Memory<'_>, &Stream),
+) -> Result<(), String> {
+    let def = c.op.def();
+    let facts = infer(&c.op, &c.inputs).map_err(|e| e.to_string())?;
+    let mut open = p.clone();
+    for (d, f) in open.outputs.iter_mut().zip(facts) {
+        d.dims = f.shape.iter().map(|d| d.as_const().unwrap_or(0) as usize).collect();
+    }
+    let n_out = p.outputs.len();
+    let program = def.count_program(t, &open, gpu.device.props()).map_err(|e| e.to_string())?;
+    let mut step = CudaStep::new(&gpu.device, as_outputs(program, n_out), t, kernels).map_err(|e| e.to_string())?;
+    assert!(step.work_bytes <= work.bytes, "counting needs {} bytes of scratch", step.work_bytes);
+    let numbers = Memory::of::<u8>(&gpu.device, &vec![POISON; 8 * def.n_counts()]);
+    let mut outputs = vec![0u64; n_out];
+    outputs.extend((0..def.n_counts()).map(|k| numbers.ptr + 8 * k as u64));
+    let at = StepAddresses { inputs, outputs: &outputs, work: work.ptr };
+    // SAFETY: all memory is as large as the problem says and lives until the numbers are read.
+    unsafe { step.run(&at, stream.raw) }.map_err(|e| e.to_string())?;
+    let shapes = def.counted_shapes(&open, &numbers.read::<i64>(stream.raw)).map_err(|e| e.to_string())?;
+    let want: Vec<Vec<usize>> = p.outputs.iter().map(|d| d.dims.clone()).collect();
+    assert_eq!(shapes, want, "counted shapes");
+    Ok(())
+}
+
 /// The outputs of one tactic; an error is the device's own.
 fn run(gpu: &Gpu, c: &Case, p: &Problem, t: &Tactic, kernels: &LoadedKernels) -> Result<Vec<Tensor>, String> {
     let device = &gpu.device;
@@ -27,9 +76,17 @@ fn run(gpu: &Gpu, c: &Case, p: &Problem, t: &Tactic, kernels: &LoadedKernels) ->
         c.inputs.iter().map(|x| x.as_ref().map(|x| Memory::of::<u8>(device, x.bytes()))).collect();
     let outputs: Vec<Memory<'_>> =
         p.outputs.iter().map(|d| Memory::of::<u8>(device, &vec![POISON; d.bytes() + 2 * GUARD])).collect();
-    let work = Memory::of::<u8>(device, &vec![POISON; step.work_bytes]);
+    // Counting decides how much scratch both phases have.
+    let mut work_bytes = step.work_bytes;
+    if c.op.def().is_data_dependent() {
+        let program = c.op.def().count_program(t, p, device.props()).map_err(|e| e.to_string())?;
+        assert!(work_bytes <= program.workspace, "writing needs more scratch than counting");
+        work_bytes = program.workspace;
+    }
+    let work = Memory::of::<u8>(device, &vec![POISON; work_bytes]);
+    let addresses: Vec<u64> = inputs.iter().map(|m| m.as_ref().map_or(0, |m| m.ptr)).collect();
     let at = StepAddresses {
-        inputs: &inputs.iter().map(|m| m.as_ref().map_or(0, |m| m.ptr)).collect::<Vec<_>>(),
+        inputs: &addresses,
         outputs: &outputs.iter().map(|m| m.ptr + GUARD as u64).collect::<Vec<_>>(),
         work: work.ptr,
     };
@@ -37,6 +94,9 @@ fn run(gpu: &Gpu, c: &Case, p: &Problem, t: &Tactic, kernels: &LoadedKernels) ->
     let _current = device.enter().map_err(|e| e.to_string())?;
     // Twice: what the first run leaves in the workspace must not matter.
     for _ in 0..2 {
+        if c.op.def().is_data_dependent() {
+            count(gpu, c, p, t, kernels, (&addresses, &work, &stream))?;
+        }
         // SAFETY: all memory is as large as the problem says and lives until the stream is drained below.
         unsafe { step.run(&at, stream.raw) }.map_err(|e| e.to_string())?;
     }
@@ -56,10 +116,13 @@ fn run(gpu: &Gpu, c: &Case, p: &Problem, t: &Tactic, kernels: &LoadedKernels) ->
 fn work<'a>(gpu: &Gpu, list: &'a [Case]) -> Vec<(&'a Case, Problem, Tactic)> {
     let mut work = Vec::new();
     cases::for_each("tactics", list, |c| {
-        if infer(&c.op, &c.inputs).map_err(|e| e.to_string())?.iter().any(|f| !f.shape.is_concrete()) {
+        let p = if c.op.def().is_data_dependent() {
+            problem_of_outputs(c, &eval(&c.op, &c.inputs).map_err(|e| e.to_string())?)
+        } else if infer(&c.op, &c.inputs).map_err(|e| e.to_string())?.iter().any(|f| !f.shape.is_concrete()) {
             return Ok(());
-        }
-        let p = problem(&c.op, &c.inputs, &c.op.def().host_inputs()).map_err(|e| e.to_string())?;
+        } else {
+            problem(&c.op, &c.inputs, &c.op.def().host_inputs()).map_err(|e| e.to_string())?
+        };
         if p.outputs.iter().all(|d| d.numel() == 0) {
             return Ok(());
         }

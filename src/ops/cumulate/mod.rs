@@ -3,6 +3,7 @@
 //! `exclusive` leaves each element out of its own result, `reverse` runs from the end. Floats are accumulated in f64 on
 //! the host and in f32 (f64 for f64) on devices; integers wrap.
 
+mod cpu;
 mod cuda;
 
 use crate::base::dims::normalize_axis;
@@ -10,7 +11,9 @@ use crate::base::tensor::{Number, Scalar};
 use crate::base::{Fact, Result, Tensor};
 use crate::device::DeviceProps;
 use crate::network::ValueId;
-use crate::ops::{EvalCx, ImportCx, InferCx, OpDef, Problem, StepProgram, Tactic, TacticOptions, onnx};
+use crate::ops::{
+    CpuStep, EvalCx, ImportCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions, onnx,
+};
 use crate::{ensure, err, op_home, op_struct};
 
 op_struct! {
@@ -86,6 +89,10 @@ impl OpDef for Cumulate {
 
     fn host_inputs(&self) -> Vec<usize> {
         vec![1]
+    }
+
+    fn cpu(&self, p: &Problem, _pack: &dyn PackCache) -> Result<Option<Box<dyn CpuStep>>> {
+        cpu::step(self, p)
     }
 
     fn cuda_tactics(&self, p: &Problem, _dev: &DeviceProps, opt: &TacticOptions) -> Vec<Tactic> {

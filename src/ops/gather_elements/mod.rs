@@ -3,6 +3,7 @@
 //! `y[.., i, ..] = x[.., indices[.., i, ..], ..]`. A negative index counts from the end. The indices may have fewer rows
 //! than x along the other axes. An index out of range is an error on the host; devices clamp it, since they cannot report.
 
+pub(crate) mod cpu;
 pub(crate) mod cuda;
 
 use crate::base::dims::normalize_axis;
@@ -11,7 +12,9 @@ use crate::base::{DType, Fact, Result, Tensor};
 use crate::device::DeviceProps;
 use crate::network::ValueId;
 use crate::ops::transpose::strided::View;
-use crate::ops::{EvalCx, ImportCx, InferCx, OpDef, Problem, StepProgram, Tactic, TacticOptions, onnx};
+use crate::ops::{
+    CpuStep, EvalCx, ImportCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions, onnx,
+};
 use crate::{ensure, op_home, op_struct};
 
 op_struct! {
@@ -96,6 +99,10 @@ impl OpDef for GatherElements {
             dst[to * size..(to + 1) * size].copy_from_slice(&src[from * size..(from + 1) * size]);
         })?;
         Ok(vec![out])
+    }
+
+    fn cpu(&self, p: &Problem, _pack: &dyn PackCache) -> Result<Option<Box<dyn CpuStep>>> {
+        cpu::step(self, p)
     }
 
     fn cuda_tactics(&self, p: &Problem, _dev: &DeviceProps, opt: &TacticOptions) -> Vec<Tactic> {

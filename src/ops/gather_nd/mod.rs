@@ -3,6 +3,7 @@
 //! The first `batch_dims` axes of both are walked together; a tuple of k numbers names a slice along the next k axes of
 //! x. A negative index counts from the end. An index out of range is an error on the host; devices clamp it.
 
+pub(crate) mod cpu;
 pub(crate) mod cuda;
 
 use crate::base::{Fact, Result, Shape, Tensor};
@@ -10,7 +11,9 @@ use crate::base::tensor::strides_of;
 use crate::device::DeviceProps;
 use crate::network::ValueId;
 use crate::ops::gather_elements::check_indices;
-use crate::ops::{EvalCx, ImportCx, InferCx, OnnxOp, OpDef, Problem, StepProgram, Tactic, TacticOptions, onnx};
+use crate::ops::{
+    CpuStep, EvalCx, ImportCx, InferCx, OnnxOp, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions, onnx,
+};
 use crate::{ensure, err, op_home, op_struct};
 
 op_struct! {
@@ -119,6 +122,10 @@ impl OpDef for GatherND {
             dst[r * row..(r + 1) * row].copy_from_slice(&x.bytes()[from..from + row]);
         }
         Ok(vec![out])
+    }
+
+    fn cpu(&self, p: &Problem, _pack: &dyn PackCache) -> Result<Option<Box<dyn CpuStep>>> {
+        cpu::step(self, p)
     }
 
     fn cuda_tactics(&self, p: &Problem, _dev: &DeviceProps, opt: &TacticOptions) -> Vec<Tactic> {

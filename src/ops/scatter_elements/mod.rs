@@ -12,7 +12,9 @@ use crate::base::{Fact, Result, Tensor};
 use crate::device::DeviceProps;
 use crate::network::ValueId;
 use crate::ops::gather_elements::{check_elements, check_indices, for_each_element};
-use crate::ops::{EvalCx, ImportCx, InferCx, OpDef, Problem, StepProgram, Tactic, TacticOptions, onnx};
+use crate::ops::{
+    CpuStep, EvalCx, ImportCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions, onnx,
+};
 use crate::{ensure, op_home, op_struct};
 use combine::{Combine, scatter};
 
@@ -58,6 +60,10 @@ impl OpDef for ScatterElements {
         for_each_element(x.shape(), indices, axis, |from, to| pairs.push((to, from)))?;
         crate::dispatch!(x.dtype(), T => scatter::<T>(self.reduction, out.slice_mut(), updates.slice(), &pairs));
         Ok(vec![out])
+    }
+
+    fn cpu(&self, p: &Problem, _pack: &dyn PackCache) -> Result<Option<Box<dyn CpuStep>>> {
+        crate::ops::gather_elements::cpu::scatter_step(self, p)
     }
 
     fn cuda_tactics(&self, p: &Problem, _dev: &DeviceProps, opt: &TacticOptions) -> Vec<Tactic> {

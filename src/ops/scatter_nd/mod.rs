@@ -14,7 +14,9 @@ use crate::ops::gather_elements::check_indices;
 use crate::ops::gather_nd::{Tuples, tuple_len};
 use crate::ops::scatter_elements::check_same;
 use crate::ops::scatter_elements::combine::{Combine, scatter};
-use crate::ops::{EvalCx, ImportCx, InferCx, OpDef, Problem, StepProgram, Tactic, TacticOptions, onnx};
+use crate::ops::{
+    CpuStep, EvalCx, ImportCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions, onnx,
+};
 use crate::{ensure, op_home, op_struct};
 
 op_struct! {
@@ -74,6 +76,10 @@ impl OpDef for ScatterND {
             crate::dispatch!(x.dtype(), T => scatter::<T>(self.reduction, out.slice_mut(), updates.slice(), &pairs));
         }
         Ok(vec![out])
+    }
+
+    fn cpu(&self, p: &Problem, _pack: &dyn PackCache) -> Result<Option<Box<dyn CpuStep>>> {
+        crate::ops::gather_nd::cpu::scatter_step(self, p)
     }
 
     fn cuda_tactics(&self, p: &Problem, _dev: &DeviceProps, opt: &TacticOptions) -> Vec<Tactic> {

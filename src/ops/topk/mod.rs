@@ -3,6 +3,7 @@
 //!
 //! Results are always sorted, best first; of equal elements the lower position wins. NaN is behind every number.
 
+mod cpu;
 pub(crate) mod cuda;
 
 use crate::base::dims::normalize_axis;
@@ -12,7 +13,8 @@ use crate::device::DeviceProps;
 use crate::device::cpu::{SharedMut, for_each_task};
 use crate::network::ValueId;
 use crate::ops::{
-    EvalCx, ImportCx, InferCx, OnnxOp, OpDef, Problem, StepProgram, Tactic, TacticOptions, fresh_dim, onnx,
+    CpuStep, EvalCx, ImportCx, InferCx, OnnxOp, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions,
+    fresh_dim, onnx,
 };
 use crate::{ensure, err, op_home, op_struct};
 
@@ -48,20 +50,29 @@ pub fn order_key(n: Number) -> Option<u64> {
     })
 }
 
-/// The k best of `row`, as key and position, best first.
-fn best(row: impl Iterator<Item = Number>, k: usize, largest: bool) -> Vec<(u128, usize)> {
+thread_local! {
+    /// Items of this thread, kept between rows.
+    static ITEMS: std::cell::Cell<Vec<u128>> = const { std::cell::Cell::new(Vec::new()) };
+}
+
+/// Calls `f` with rank and position of the k best of `row`, best first.
+fn for_each_best(row: impl Iterator<Item = Number>, k: usize, largest: bool, mut f: impl FnMut(usize, usize)) {
+    // Key and position in one number. No float has the key that NaN takes here.
     let key = |n: Number| match order_key(n) {
-        Some(key) if largest => !key as u128,
-        Some(key) => key as u128,
-        None => u128::MAX,
+        Some(key) if largest => !key,
+        Some(key) => key,
+        None => u64::MAX,
     };
-    let mut items: Vec<(u128, usize)> = row.enumerate().map(|(i, n)| (key(n), i)).collect();
+    let mut items = ITEMS.take();
+    items.clear();
+    items.extend(row.enumerate().map(|(i, n)| (key(n) as u128) << 64 | i as u128));
     if k > 0 && k < items.len() {
         items.select_nth_unstable(k - 1);
     }
     items.truncate(k);
     items.sort_unstable();
-    items
+    items.iter().enumerate().for_each(|(rank, item)| f(rank, *item as u64 as usize));
+    ITEMS.set(items);
 }
 
 impl TopK {
@@ -75,14 +86,14 @@ impl TopK {
         for_each_task(outer * inner, |row| {
             let (o, i) = (row / inner, row % inner);
             let element = |j: usize| x[(o * length + j) * inner + i];
-            for (r, (_, j)) in best((0..length).map(|j| element(j).to_number()), k, self.largest).iter().enumerate() {
-                let to = (o * k + r) * inner + i;
+            for_each_best((0..length).map(|j| element(j).to_number()), k, self.largest, |rank, j| {
+                let to = (o * k + rank) * inner + i;
                 // SAFETY: each row has positions of its own.
                 unsafe {
-                    y.slice(to, 1)[0] = element(*j);
-                    at.slice(to, 1)[0] = *j as i64;
+                    y.slice(to, 1)[0] = element(j);
+                    at.slice(to, 1)[0] = j as i64;
                 }
-            }
+            });
         });
         Ok(())
     }
@@ -122,6 +133,10 @@ impl OpDef for TopK {
 
     fn host_inputs(&self) -> Vec<usize> {
         vec![1]
+    }
+
+    fn cpu(&self, p: &Problem, _pack: &dyn PackCache) -> Result<Option<Box<dyn CpuStep>>> {
+        cpu::step(self, p)
     }
 
     fn cuda_tactics(&self, p: &Problem, _dev: &DeviceProps, opt: &TacticOptions) -> Vec<Tactic> {
