@@ -2,7 +2,7 @@
 // Args     q, k, v: T_X · mask: T_MASK or null · lengths: T_LENGTH [batch] or null · offsets: T_OFFSET [1 or batch] or null ·
 //          sinks: T_X [heads] or null · y: T_X · p: Attention (see common/attention.cuh) · scale, cap, lowest: T_ACC ·
 //          n_tiles: i64, tiles of WARPS * ROWS queries · n_chunks: i64, pieces of V_COLS columns of v
-// Params   T_X {float,f16,bf16,double} · T_ACC {float,double} · T_MASK {bool,T_X} · T_LENGTH, T_OFFSET {i32,i64} ·
+// Params   T_X {float,f16,bf16,double} · T_ACC {float,double} · T_MASK {bool,float,T_X} · T_LENGTH, T_OFFSET {i32,i64} ·
 //          WARPS {4} · ROWS {4,8}: queries of a warp · V_COLS {32,64,128}
 // Requires nothing more; any size of a head
 // Launch   grid = batch * heads * n_tiles * n_chunks · block = 32 * WARPS · smem = 0

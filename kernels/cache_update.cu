@@ -1,5 +1,5 @@
 // cache_update.cu — rows written into a cache:  out[b, h, t] = past[b, h, t] before start[b], then new[b, h, t - start[b]]
-// Args     past: T_UNIT [batch, heads, n_past, row] or null · fresh: T_UNIT, rows through strides · start: T_START [batch] ·
+// Args     past: T_UNIT [batch, heads, n_past, row] or null · fresh: T_UNIT, rows through strides · start: T_START [batch] or [1] ·
 //          out: T_UNIT [batch, heads, n_out, row] · p: Update, by value; row counted in T_UNIT
 // Params   T_UNIT {u8,u16,u32,u64,uint4}: what one thread moves (host takes the widest that divides a row) ·
 //          T_START {i32,i64} · THREADS {128,256}
@@ -16,6 +16,7 @@ struct Update
 {
     i64 n, heads, n_past, n_new, n_out, row;
     i64 new_b, new_h, new_s;  // rows between batch entries, heads and places of the new part
+    i64 one_start;            // one for all batch entries
 };
 
 extern "C" __global__ void __launch_bounds__(THREADS)
@@ -23,7 +24,7 @@ KERNEL_NAME(const T_UNIT* past, const T_UNIT* fresh, const T_START* start, T_UNI
 {
     for (i64 i = (i64)blockIdx.x * THREADS + threadIdx.x; i < p.n; i += (i64)gridDim.x * THREADS) {
         const i64 c = i % p.row, t = i / p.row % p.n_out, u = i / p.row / p.n_out;
-        const i64 b = u / p.heads, h = u % p.heads, at = t - (i64)start[b];
+        const i64 b = u / p.heads, h = u % p.heads, at = t - (i64)start[p.one_start ? 0 : b];
         T_UNIT value = {};
         if (at < 0) {
             if (t < p.n_past) value = past[(u * p.n_past + t) * p.row + c];

@@ -1,6 +1,6 @@
 // attention.cuh — sizes, strides and score arithmetic that the attention kernels share.
 //
-// T_X {float, f16, bf16, double}: q, k, v, y · T_ACC {float, double}: scores and sums · T_MASK {bool, T_X} · T_LENGTH,
+// T_X {float, f16, bf16, double}: q, k, v, y · T_ACC {float, double}: scores and sums · T_MASK {bool, float, T_X} · T_LENGTH,
 // T_OFFSET {i32, i64}. A null pointer is an absent operand.
 #pragma once
 #include "common/math.cuh"

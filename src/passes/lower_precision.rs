@@ -9,8 +9,8 @@
 
 use super::promote_half::Retyper;
 use crate::base::{DType, ErrorCode, Result, Tensor};
-use crate::network::{Graph, NodeId, ValueId};
-use crate::ops::HalfRole;
+use crate::network::{Graph, Node, NodeId, ValueId};
+use crate::ops::{HalfRole, Op};
 use crate::passes::{Pass, PassCx};
 use crate::{bail, ensure};
 
@@ -61,6 +61,9 @@ impl Pass for LowerPrecision {
 fn decide(g: &Graph, retyper: &Retyper, n: NodeId) -> Result<Option<Vec<usize>>> {
     let node = g.node(n);
     let Some((role, slots)) = node.op.def().half(node.inputs.len()) else { return Ok(None) };
+    if matches!(node.op, Op::Attention(_)) && is_cached(g, node) {
+        return Ok(None);
+    }
     let data: Vec<ValueId> = slots.iter().filter_map(|i| node.inputs.get(*i).copied().flatten()).collect();
     if !data.iter().any(|v| g.fact(*v).dtype == DType::F32) {
         return Ok(None);
@@ -84,6 +87,13 @@ fn decide(g: &Graph, retyper: &Retyper, n: NodeId) -> Result<Option<Vec<usize>>>
         }
     }
     Ok(Some(slots))
+}
+
+/// Keys come out of a cache in f32, which would be converted as a whole at every step.
+fn is_cached(g: &Graph, node: &Node) -> bool {
+    let keys = node.inputs.get(1).copied().flatten();
+    let from = keys.and_then(|k| g.producer(k)).map(|(_, node)| &node.op);
+    matches!(from, Some(Op::Concat(_) | Op::CacheUpdate(_)))
 }
 
 /// The value is a conversion from f16.

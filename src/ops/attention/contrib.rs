@@ -3,12 +3,13 @@
 //! Masks become numbers that are added to the scores, as the operators define them: a key that is masked gets
 //! `mask_filter_value`, not -inf, so that a query all of whose keys are masked still has weights.
 
-use super::eval::lowest;
 use super::parts::*;
 use super::{Attention, Causal, Scores};
 use crate::base::{DType, Dim, Result};
 use crate::network::ValueId;
 use crate::ops::ImportCx;
+use crate::ops::cache_update::CacheUpdate;
+use crate::ops::expand::Expand;
 use crate::ops::matmul::MatMul;
 use crate::ops::pointwise::Func;
 use crate::{bail, ensure};
@@ -37,20 +38,22 @@ struct Request {
     mask: Option<ValueId>,
     bias: Option<ValueId>,
     past: Option<(ValueId, ValueId)>,
+    /// How much of the past is filled, where it is a buffer that has room for the new rows.
+    filled: Option<ValueId>,
     /// Keys and values are wanted as outputs.
     present: bool,
     scores: Scores,
 }
 
-/// What masked keys get, for elements of a type.
-fn filter(cx: &ImportCx<'_>, t: DType) -> Result<f64> {
-    Ok((cx.float("mask_filter_value", -10000.0)? as f64).max(lowest(t)))
+/// What masked keys get.
+fn filter(cx: &ImportCx<'_>) -> Result<f64> {
+    Ok((cx.float("mask_filter_value", -10000.0)? as f64).max(f32::MIN as f64))
 }
 
 /// The mask as numbers of type `t`, of a shape that broadcasts to [batch, heads, queries, keys]. `k` is the operand that
 /// has all keys.
 fn additive_mask(cx: &mut ImportCx<'_>, mask: ValueId, q: ValueId, k: ValueId, t: DType) -> Result<ValueId> {
-    let value = filter(cx, t)?;
+    let value = filter(cx)?;
     let shape = cx.shape(mask);
     let batch = cx.shape(q)[0].clone();
     if shape.rank() != 1 {
@@ -110,7 +113,7 @@ fn half_of(cx: &mut ImportCx<'_>, v: ValueId, which: i64, batch: &Dim) -> Result
 /// The common end: past, mask and bias, and the node itself. Gives the output, then keys and values, then the scores.
 fn finish(cx: &mut ImportCx<'_>, parts: Parts, r: Request) -> Result<Vec<ValueId>> {
     let Parts { q, mut k, mut v } = parts;
-    filter(cx, DType::F32)?; // It may be given where there is no mask.
+    filter(cx)?; // It may be given where there is no mask.
     if r.past.is_some() || r.present {
         for x in [&mut k, &mut v] {
             if rank(cx, *x) == 3 {
@@ -118,18 +121,36 @@ fn finish(cx: &mut ImportCx<'_>, parts: Parts, r: Request) -> Result<Vec<ValueId
             }
         }
     }
-    let mut offset = None;
-    if let Some((past_k, past_v)) = r.past {
+    let (mut offset, mut lengths) = (None, None);
+    if let (Some((past_k, past_v)), Some(filled)) = (r.past, r.filled) {
+        let n_new = dim(cx, k, 2)?;
+        let (start, none) = (reshape(cx, filled, &[1])?, ints(cx, &[0]));
+        let update = CacheUpdate { heads: r.heads };
+        k = cx.add(update.clone(), &[past_k, k, start, none])?;
+        v = cx.add(update, &[past_v, v, start, none])?;
+        let batch = dim(cx, q, 0)?;
+        // As many lengths as batch entries: all the same.
+        lengths = Some(pointwise(cx, &[start, n_new], |p| {
+            let start = p.push_cast(0, DType::I64)?;
+            p.push(Func::Add, &[start, 1])
+        })?);
+        lengths = lengths.map(|n| cx.add(Expand {}, &[n, batch])).transpose()?;
+        offset = Some(start);
+    } else if let Some((past_k, past_v)) = r.past {
         k = concat(cx, 2, &[past_k, k])?;
         v = concat(cx, 2, &[past_v, v])?;
         offset = Some(dim(cx, past_k, 2)?).filter(|_| r.causal);
     }
-    let t = dtype(cx, q);
+    // Half types do not hold what masks add.
+    let t = if dtype(cx, q) == DType::F64 { DType::F64 } else { DType::F32 };
     let mut mask = r.mask.map(|m| additive_mask(cx, m, q, k, t)).transpose()?;
     if let Some(bias) = r.bias {
         ensure!(rank(cx, bias) == 4, InvalidArgument, "attention_bias: expected rank 4, got {}", cx.shape(bias));
         mask = Some(match mask {
-            Some(m) => add(cx, m, bias)?,
+            Some(m) => {
+                let bias = cast(cx, bias, t)?;
+                add(cx, m, bias)?
+            }
             None => bias,
         });
     }
@@ -144,10 +165,11 @@ fn finish(cx: &mut ImportCx<'_>, parts: Parts, r: Request) -> Result<Vec<ValueId
         kv_heads: r.heads,
         scale: scale(cx)?,
         causal,
+        pad_mask: r.filled.is_some() && causal != Causal::Lowest,
         scores: r.scores,
         ..Attention::plain()
     };
-    let out = cx.add_multi(op, &[Some(q), Some(k), Some(v), mask, None, offset])?;
+    let out = cx.add_multi(op, &[Some(q), Some(k), Some(v), mask, lengths, offset])?;
     let mut all = vec![out[0], k, v];
     all.extend(out.get(1));
     Ok(all)
@@ -193,7 +215,7 @@ pub fn attention(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
         None => None,
     };
     let (mask, bias, present) = (cx.opt(3), cx.opt(5), cx.n_outputs > 1);
-    let r = Request { heads, causal, mask, bias, past, present, scores: Scores::None };
+    let r = Request { heads, causal, mask, bias, past, filled: None, present, scores: Scores::None };
     let out = finish(cx, Parts { q, k, v }, r)?;
     Ok(match present {
         true => vec![out[0], stack(cx, out[1], out[2])?],
@@ -264,11 +286,7 @@ fn past(cx: &ImportCx<'_>, at: usize) -> Result<Option<(ValueId, ValueId)>> {
 pub fn multi_head(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
     let heads = heads(cx)?;
     let causal = cx.flag("unidirectional", false)?;
-    ensure!(
-        cx.opt(8).is_none() && cx.opt(9).is_none(),
-        Unsupported,
-        "a cache that past and present share (past_sequence_length, cache_indirection) is not supported"
-    );
+    ensure!(cx.opt(9).is_none(), Unsupported, "beam search inside the operator (cache_indirection) is not supported");
     let mut parts = operands(cx, heads)?;
     if let Some(bias) = cx.opt(3) {
         add_bias(cx, &mut parts, bias)?;
@@ -279,6 +297,7 @@ pub fn multi_head(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
         mask: cx.opt(4),
         bias: cx.opt(5),
         past: past(cx, 6)?,
+        filled: cx.opt(8),
         present: cx.n_outputs > 1,
         scores: if cx.n_outputs > 3 { Scores::Raw } else { Scores::None },
     };
@@ -289,7 +308,11 @@ pub fn decoder_masked(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
     let heads = heads(cx)?;
     let shares = cx.flag("past_present_share_buffer", false)?;
     let has_past = cx.opt(5).is_some();
-    ensure!(!(shares && has_past), Unsupported, "attribute past_present_share_buffer = 1 is not supported");
+    ensure!(
+        !(shares && has_past) || cx.opt(7).is_some(),
+        InvalidArgument,
+        "past_present_share_buffer = 1 needs past_sequence_length"
+    );
     ensure!(cx.opt(8).is_none() && cx.opt(9).is_none(), Unsupported, "beam search inside the operator is not supported");
     let wants_scores = cx.flag("output_qk", false)? && cx.n_outputs > 3;
     let mut parts = operands(cx, heads)?;
@@ -302,6 +325,7 @@ pub fn decoder_masked(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
         mask: cx.opt(3),
         bias: cx.opt(4),
         past: past(cx, 5)?,
+        filled: cx.opt(7).filter(|_| shares && has_past),
         present: cx.n_outputs > 1,
         scores: if wants_scores { Scores::Raw } else { Scores::None },
     };

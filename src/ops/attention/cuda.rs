@@ -25,7 +25,7 @@ fn float(dtype: DType, v: f64) -> Arg {
 
 fn spec(op: &Attention, p: &Problem, g: &Geometry, mode: i64, rows: usize, cols: usize) -> KernelSpec {
     let int = |i: usize| p.input(i).map_or(DType::I32, |d| d.dtype);
-    let mask = if g.mask.is_some_and(|m| m.is_bool) { DType::Bool } else { g.dtype };
+    let mask = p.input(MASK).map_or(g.dtype, |d| d.dtype);
     let k = KernelSpec::new(if mode == TILE { "attention_tile.cu" } else { "attention_row.cu" })
         .define_type("T_X", g.dtype)
         .define_type("T_ACC", acc(g.dtype))

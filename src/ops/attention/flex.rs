@@ -67,6 +67,7 @@ fn modified(cx: &mut ImportCx<'_>, attr: &str, x: ValueId) -> Result<ValueId> {
     if subgraphs.arity(attr).is_err() {
         return Ok(x);
     }
+    cx.attrs.ignore(attr);
     let out = subgraphs.inline(cx.graph, attr, &[ImportValue::Tensor(x)])?;
     let [ImportValue::Tensor(y)] = out[..] else { bail!(InvalidArgument, "{attr} must give one tensor") };
     let (have, want) = (cx.fact(y), cx.fact(x));

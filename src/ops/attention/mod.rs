@@ -1,6 +1,6 @@
 //! Scaled dot-product attention: `y = softmax(cap(scale q kᵀ) + mask) v`, one head at a time, and optionally its scores.
 //!
-//! Inputs: q, k, v; optional mask (bool: true takes part, or of q's type: added), optional lengths (keys of each batch
+//! Inputs: q, k, v; optional mask (bool: true takes part; f32 or of q's type: added), optional lengths (keys of each batch
 //! entry), optional offsets (position of the first query among the keys, one for all or one a batch entry), optional
 //! sinks (one a head: a score that takes its share of the softmax and has no value). q, k and v each are
 //! [batch, heads, length, size] or [batch, length, heads * size]; k and v have the whole past in them. Several heads
@@ -23,7 +23,7 @@ pub use geometry::Geometry;
 use crate::base::{DType, Dim, Fact, Result, Shape, Tensor};
 use crate::device::DeviceProps;
 use crate::ops::{
-    CpuStep, EvalCx, InferCx, OnnxOp, OpDef, OpHome, PackCache, Problem, StepProgram, Tactic, TacticOptions,
+    CpuStep, EvalCx, HalfRole, InferCx, OnnxOp, OpDef, OpHome, PackCache, Problem, StepProgram, Tactic, TacticOptions,
 };
 use crate::{attr_enum, ensure, err, op_struct};
 
@@ -34,7 +34,7 @@ attr_enum! {
         No = "no",
         /// They do not.
         Exclude = "exclude",
-        /// The least finite number of q's type is added to their score in place of the mask; so a query all of whose
+        /// The least finite number of f32 (of f64 for operands of f64) is added to their score in place of the mask; so a query all of whose
         /// keys are masked by as large a number still weighs them evenly.
         Lowest = "lowest",
     }
@@ -185,9 +185,9 @@ impl OpDef for Attention {
         ensure!(self.softcap >= 0.0, InvalidArgument, "softcap {} is negative", self.softcap);
         if let Some(m) = cx.opt(MASK) {
             ensure!(
-                m.dtype == DType::Bool || m.dtype == dtype,
+                matches!(m.dtype, DType::Bool | DType::F32) || m.dtype == dtype,
                 InvalidArgument,
-                "mask: expected bool or {dtype}, got {m}"
+                "mask: expected bool, f32 or {dtype}, got {m}"
             );
             let full = [&b, &q_heads, &q_len, &kv_len];
             ensure!(m.rank() <= 4, InvalidArgument, "mask: expected rank 4 or less, got {}", m.shape);
@@ -244,6 +244,11 @@ impl OpDef for Attention {
 
     fn cuda_program(&self, tactic: &Tactic, p: &Problem, _dev: &DeviceProps) -> Result<StepProgram> {
         cuda::program(self, tactic, p)
+    }
+
+    /// Scores and their sums are in f32, and so is a mask; the sinks are of the operands' type.
+    fn half(&self, _n_inputs: usize) -> Option<(HalfRole, Vec<usize>)> {
+        Some((HalfRole::Product, vec![0, 1, 2, SINKS]))
     }
 
     fn flops(&self, p: &Problem) -> f64 {

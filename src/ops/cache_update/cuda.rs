@@ -5,15 +5,10 @@ use crate::base::Result;
 use crate::device::DeviceProps;
 use crate::ops::transpose::cuda::{THREADS, grid_1d, unit, widest};
 use crate::ops::{Arg, KernelSpec, Launch, Problem, StepProgram, Tactic, TacticOptions, TacticSource, i64_struct};
-use crate::{ensure, err};
-
-fn geometry(op: &CacheUpdate, p: &Problem) -> Result<Geometry> {
-    let new = p.input(1).ok_or_else(|| err!(InvalidArgument, "input 1 is missing"))?;
-    Geometry::new(op, p.input(0), new, &p.outputs[0])
-}
+use crate::ensure;
 
 pub fn tactics(op: &CacheUpdate, p: &Problem, opt: &TacticOptions) -> Vec<Tactic> {
-    let (Ok(g), Some(starts)) = (geometry(op, p), p.input(2)) else { return vec![] };
+    let (Ok(g), Some(starts)) = (Geometry::new(op, &p.inputs, &p.outputs[0]), p.input(2)) else { return vec![] };
     let bytes = if opt.dynamic { p.outputs[0].dtype.size() } else { widest([g.row]) };
     let kernel = KernelSpec::new("cache_update.cu")
         .define("T_UNIT", unit(bytes))
@@ -28,7 +23,7 @@ pub fn tactics(op: &CacheUpdate, p: &Problem, opt: &TacticOptions) -> Vec<Tactic
 }
 
 pub fn program(op: &CacheUpdate, tactic: &Tactic, p: &Problem, dev: &DeviceProps) -> Result<StepProgram> {
-    let g = geometry(op, p)?;
+    let g = Geometry::new(op, &p.inputs, &p.outputs[0])?;
     let bytes = tactic.params.first().map_or(0, |b| *b as usize);
     ensure!(bytes > 0 && g.row % bytes == 0, InvalidState, "tactic {} does not fit rows of {} bytes", tactic.name, g.row);
     let row = g.row / bytes;
@@ -37,7 +32,7 @@ pub fn program(op: &CacheUpdate, tactic: &Tactic, p: &Problem, dev: &DeviceProps
         return Ok(StepProgram::default());
     }
     let [sb, sh, ss] = g.strides;
-    let numbers = [n, g.heads, g.past, g.new, g.out, row, sb, sh, ss].map(|v| v as i64);
+    let numbers = [n, g.heads, g.past, g.new, g.out, row, sb, sh, ss, g.one_start as usize].map(|v| v as i64);
     let past = if p.input(0).is_some() { Arg::In(0) } else { Arg::Null };
     let args = vec![past, Arg::In(1), Arg::In(2), Arg::Out(0), i64_struct(numbers)];
     let (grid, block) = (grid_1d(n, THREADS, dev), [THREADS as u32, 1, 1]);

@@ -1,7 +1,7 @@
 //! A cache of keys or values with new rows written into it, at a place of its own for each batch entry.
 //!
 //! Inputs: optional past [batch, heads, capacity, size], new rows [batch, heads, length, size] or [batch, length,
-//! heads * size], starts (i32 or i64, [batch]), total (one integer, host). The output is [batch, heads, max(capacity,
+//! heads * size], starts (i32 or i64, [batch] or one for all), total (one integer, host). The output is [batch, heads, max(capacity,
 //! total), size]: past rows before the start, then the new ones, then zeros. New rows that lie outside are dropped. It
 //! may be written over the past: each row before the start keeps its place.
 
@@ -39,6 +39,8 @@ pub struct Geometry {
     pub row: usize,
     /// Rows of the new part between batch entries, heads and places.
     pub strides: [usize; 3],
+    /// One start for all batch entries.
+    pub one_start: bool,
 }
 
 /// What a row of the output is.
@@ -50,7 +52,11 @@ pub enum Source {
 }
 
 impl Geometry {
-    pub fn new(op: &CacheUpdate, past: Option<&TensorDesc>, new: &TensorDesc, out: &TensorDesc) -> Result<Geometry> {
+    pub fn new(op: &CacheUpdate, inputs: &[Option<TensorDesc>], out: &TensorDesc) -> Result<Geometry> {
+        let get = |i: usize| inputs.get(i).and_then(|d| d.as_ref());
+        let (past, Some(new), Some(starts)) = (get(0), get(1), get(2)) else {
+            return Err(err!(InvalidArgument, "a cache update needs new rows and starts"));
+        };
         let [batch, heads, n_out, size] = out.dims[..] else {
             return Err(err!(InvalidArgument, "expected an output of rank 4, got {out}"));
         };
@@ -64,7 +70,14 @@ impl Geometry {
         let past = past.map_or(0, |p| p.dims.get(2).copied().unwrap_or(0));
         ensure!(past <= n_out, InvalidArgument, "a past of {past} rows does not fit {out}");
         let row = size * out.dtype.size();
-        Ok(Geometry { batch, heads, past, new: length, out: n_out, row, strides })
+        let one_start = starts.numel() == 1;
+        ensure!(one_start || starts.numel() == batch, InvalidArgument, "starts {starts} for a batch of {batch}");
+        Ok(Geometry { batch, heads, past, new: length, out: n_out, row, strides, one_start })
+    }
+
+    /// Which start belongs to unit `u` (batch entry and head).
+    fn start_of(&self, u: usize) -> usize {
+        if self.one_start { 0 } else { u / self.heads }
     }
 
     pub fn source(&self, start: i64, t: usize) -> Source {
@@ -110,8 +123,10 @@ impl OpDef for CacheUpdate {
             _ => return Err(err!(InvalidArgument, "new rows: expected rank 3 or 4, got {}", new.shape)),
         };
         let differ = |x: &Dim, y: &Dim| matches!((x.as_const(), y.as_const()), (Some(x), Some(y)) if x != y);
-        let fits = matches!(starts.dtype, DType::I32 | DType::I64) && starts.rank() == 1 && !differ(&starts.shape[0], &b);
-        ensure!(fits, InvalidArgument, "starts: expected {b} of i32 or i64, got {starts}");
+        let n_starts = starts.shape.numel();
+        let fits = matches!(starts.dtype, DType::I32 | DType::I64)
+            && (n_starts.is(1) || (starts.rank() == 1 && !differ(&n_starts, &b)));
+        ensure!(fits, InvalidArgument, "starts: expected {b} or one of i32 or i64, got {starts}");
         ensure!(
             total.dtype.is_int() && total.shape.numel().as_const().is_none_or(|n| n == 1),
             InvalidArgument,
@@ -137,11 +152,12 @@ impl OpDef for CacheUpdate {
         let desc = |t: &Tensor| TensorDesc { dtype: t.dtype(), dims: t.shape().to_vec() };
         let (past, new, starts) = (cx.opt(0), cx.input(1)?, cx.ints(2)?);
         let mut out = cx.output(0)?;
-        let g = Geometry::new(self, past.map(desc).as_ref(), &desc(new), &desc(&out))?;
+        let descs: Vec<Option<TensorDesc>> = (0..3).map(|i| cx.opt(i).map(desc)).collect();
+        let g = Geometry::new(self, &descs, &desc(&out))?;
         let part = g.out * g.row;
         if part > 0 {
             for (u, out) in out.bytes_mut().chunks_exact_mut(part).enumerate() {
-                g.fill(u, starts[u / g.heads], past.map_or(&[], |p| p.bytes()), new.bytes(), out);
+                g.fill(u, starts[g.start_of(u)], past.map_or(&[], |p| p.bytes()), new.bytes(), out);
             }
         }
         Ok(vec![out])
@@ -152,9 +168,9 @@ impl OpDef for CacheUpdate {
     }
 
     fn cpu(&self, p: &Problem, _pack: &dyn PackCache) -> Result<Option<Box<dyn CpuStep>>> {
-        let (Some(new), Some(starts)) = (p.input(1), p.input(2)) else { return Ok(None) };
-        let g = Geometry::new(self, p.input(0), new, &p.outputs[0])?;
-        Ok(Some(Box::new(UpdateStep { g, wide: starts.dtype == DType::I64 })))
+        let g = Geometry::new(self, &p.inputs, &p.outputs[0])?;
+        let wide = p.input(2).is_some_and(|d| d.dtype == DType::I64);
+        Ok(Some(Box::new(UpdateStep { g, wide })))
     }
 
     fn cuda_tactics(&self, p: &Problem, _dev: &DeviceProps, opt: &TacticOptions) -> Vec<Tactic> {
@@ -198,14 +214,14 @@ impl CpuStep for UpdateStep {
         let (past, new) = (bytes(0, units * g.past), bytes(1, units * g.new));
         // SAFETY: there is a start for each batch entry, of one of the two types.
         let (narrow, wide) = unsafe {
-            let n = |wide: bool| if self.wide == wide { g.batch } else { 0 };
+            let n = |wide: bool| if self.wide != wide { 0 } else if g.one_start { 1 } else { g.batch };
             (ints::<i32>(args, n(false)), ints::<i64>(args, n(true)))
         };
         let start = |b: usize| narrow.get(b).map(|v| *v as i64).or(wide.get(b).copied()).unwrap_or(0);
         let out = SharedMut(args.outputs[0], units * part);
         for_each_task(units, |u| {
             // SAFETY: each unit has a part of its own.
-            g.fill(u, start(u / g.heads), past, new, unsafe { out.slice(u * part, part) });
+            g.fill(u, start(g.start_of(u)), past, new, unsafe { out.slice(u * part, part) });
         });
     }
 }

@@ -82,6 +82,9 @@ fn attention(out: &mut Vec<Case>) {
         inputs.push(Some(random(DType::F16, &[n, short], 9)));
         let op = Attention { pad_mask: true, ..Attention::plain() };
         out.push(Case::new(format!("short mask {s:?}"), op, inputs).within(tolerance(DType::F16)));
+        let mut inputs = qkv(DType::F16, s, false);
+        inputs.push(Some(random(DType::F32, &[n, t], 9)));
+        out.push(Case::new(format!("f32 mask {s:?}"), Attention::plain(), inputs).within(tolerance(DType::F16)));
         // Lengths and offsets of both types, sinks, and offsets that leave nothing to the first queries.
         let lengths: Vec<i64> = (0..b as i64).map(|i| (t as i64 + 1) / (i + 1)).collect();
         let offsets: Vec<i32> = (0..b as i32).map(|i| 3 - 5 * i).collect();
@@ -151,7 +154,8 @@ fn cache(out: &mut Vec<Case>) {
                 let rank4 = Some(random(d, &[2, 3, new, size], 2));
                 let rank3 = Some(random(d, &[2, new, 3 * size], 2));
                 out.push(Case::new(format!("rank 4 {name}"), op.clone(), vec![p.clone(), rank4, wide, total.clone()]));
-                out.push(Case::new(format!("rank 3 {name}"), op, vec![p, rank3, narrow, total]));
+                out.push(Case::new(format!("rank 3 {name}"), op.clone(), vec![p.clone(), rank3.clone(), narrow, total.clone()]));
+                out.push(Case::new(format!("one start {name}"), op, vec![p, rank3, ints(&starts[..1]), total]));
             }
         }
     }
