@@ -3,7 +3,7 @@
 //! Each candidate runs on random data in memory of its own: a few warm-up runs, then several batches between two
 //! events; the fastest batch counts, since everything that disturbs a run makes it slower.
 
-use crate::base::{DType, Result};
+use crate::base::{DType, ErrorCode, Result};
 use crate::device::cuda::CudaDevice;
 use crate::device::{Buffer, Device, DeviceRef};
 use crate::network::Node;
@@ -50,6 +50,11 @@ pub fn fastest(
         }
         match (best, first_error) {
             (Some((i, _)), _) => Ok(i),
+            // Sizes that are not known yet were guessed, and the guess may be one that cannot be.
+            (None, Some(e)) if e.code == ErrorCode::InvalidArgument => {
+                log_verbose!("{:?}: not timed: {e}", node.name);
+                Ok(0)
+            }
             (None, Some(e)) => Err(e),
             (None, None) => Ok(0),
         }

@@ -47,7 +47,8 @@ knobs! {
     NVRTC_PATH = "SINTER_NVRTC_PATH";
     /// Full path of libcublasLt or its folder, tried before the loader's own search; `off` hides it.
     CUBLASLT_PATH = "SINTER_CUBLASLT_PATH";
-    /// `off`: contexts launch their steps one by one instead of replaying a CUDA graph.
+    /// Contexts record their executions as CUDA graphs and replay them. While one records, no thread of the process may
+    /// wait for the whole device.
     REPLAY = "SINTER_REPLAY";
     /// Comma-separated passes to leave out, for finding the one that is wrong.
     SKIP_PASSES = "SINTER_SKIP_PASSES";

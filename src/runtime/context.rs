@@ -183,12 +183,21 @@ impl Context {
         if self.shapes[i].as_deref() != Some(dims) {
             self.shapes[i] = Some(dims.to_vec());
             self.current = None;
+            self.forget_final_shapes();
         }
         Ok(())
     }
 
+    /// Other inputs: what the last execution found out about its outputs says nothing about the next.
+    fn forget_final_shapes(&mut self) {
+        if self.dynamic.is_some() {
+            self.final_shapes.lock().fill(None);
+        }
+    }
+
     /// The current shape of an input or output. Outputs need the shapes of all inputs (and, where the host reads
-    /// elements of an input, its address).
+    /// elements of an input, its address). A shape that depends on the data is known from the end of an execution until
+    /// an input is bound or changes its shape.
     pub fn tensor_shape(&mut self, name: &str) -> Result<Vec<i64>> {
         if let Some(i) = self.input_idx(name) {
             return self.shapes[i].clone().ok_or_else(|| err!(InvalidState, "the shape of input {name:?} is not set"));
@@ -212,6 +221,7 @@ impl Context {
     pub fn bind(&mut self, name: &str, address: u64) -> Result<()> {
         if let Some(i) = self.input_idx(name) {
             self.inputs[i] = Some(address);
+            self.forget_final_shapes();
             if self.engine.plan.host_inputs.contains(&i) {
                 self.current = None;
             }

@@ -5,6 +5,9 @@
 //! launched from then on; a few sets of addresses are kept for each set of shapes. An execution with an event for consumed
 //! inputs is recorded in two parts with the event between them. Steps that the host takes part in, a stream that the
 //! application records itself, and layer times go without.
+//!
+//! This is done when `SINTER_REPLAY` asks for it: while a stream is captured, any wait for the whole device in the process
+//! fails, so it is the choice of whoever owns the process.
 
 use super::exec::StepExec;
 use crate::base::{Result, knobs};
@@ -37,7 +40,7 @@ pub(super) struct Replays {
 /// Whether steps can be recorded at all.
 pub(super) fn is_recordable(steps: &[StepExec]) -> bool {
     let on_device = |e: &StepExec| matches!(e, StepExec::Cuda(_) | StepExec::Nothing);
-    steps.len() >= MIN_STEPS && steps.iter().all(on_device) && knobs::REPLAY.get().as_deref() != Some("off")
+    steps.len() >= MIN_STEPS && steps.iter().all(on_device) && knobs::REPLAY.is_on()
 }
 
 impl Replays {
