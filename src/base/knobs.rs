@@ -47,8 +47,7 @@ knobs! {
     NVRTC_PATH = "SINTER_NVRTC_PATH";
     /// Full path of libcublasLt or its folder, tried before the loader's own search; `off` hides it.
     CUBLASLT_PATH = "SINTER_CUBLASLT_PATH";
-    /// Contexts record their executions as CUDA graphs and replay them. While one records, no thread of the process may
-    /// wait for the whole device.
+    /// `off`: contexts launch their steps one by one instead of as CUDA graphs.
     REPLAY = "SINTER_REPLAY";
     /// Comma-separated passes to leave out, for finding the one that is wrong.
     SKIP_PASSES = "SINTER_SKIP_PASSES";

@@ -6,7 +6,7 @@
 
 use super::exec::StepExec;
 use super::dynamic::State;
-use super::replay::{Replays, is_recordable};
+use super::replay::{Replays, pays};
 use crate::base::{DType, Result, Tensor};
 use crate::device::{Buffer, CopyKind, DeviceRef, RawEvent, RawStream};
 use crate::engine::Engine;
@@ -49,7 +49,7 @@ pub(super) struct Bound {
     pub exec: Mutex<Vec<StepExec>>,
     /// Host values that device steps read.
     pub uploads: Option<Buffer>,
-    /// On CUDA: executions that were recorded; `None` when the steps cannot be.
+    /// On CUDA: executions that became graphs; `None` where that does not pay.
     pub replays: Option<Mutex<Replays>>,
     /// Names of the steps for the profiler.
     pub names: Vec<String>,
@@ -73,8 +73,8 @@ pub struct Context {
     /// Timing events for the profiler: one more than steps.
     pub(super) events: Vec<RawEvent>,
     pub(super) job: Option<Arc<super::enqueue::CpuJob>>,
-    /// Stream of `execute` and of recordings.
-    pub(super) own_stream: RawStream,
+    /// Stream of `execute`.
+    own_stream: RawStream,
     /// Addresses of an execution, kept for its memory.
     pub(super) addresses: Vec<u64>,
 }
@@ -411,7 +411,7 @@ impl Context {
             }
         };
         let names = shape.steps.iter().map(|s| plan.graph.node(plan.steps[s.step].node).name.clone()).collect();
-        let replays = (engine.device.props().is_cuda() && is_recordable(&exec)).then(Mutex::default);
+        let replays = (engine.device.props().is_cuda() && pays(&exec)).then(Mutex::default);
         Ok(Bound {
             replays,
             key: key.to_vec(),

@@ -9,8 +9,11 @@
 
 use super::context::{Bound, Context};
 use super::exec::{StepAddresses, StepExec, run_reference};
+use super::replay::{Cut, Range, Segment, cut, is_recordable};
 use crate::base::Result;
 use crate::device::cpu::CpuDevice;
+use crate::device::cuda::CudaDevice;
+use crate::device::cuda::graph::{GraphBuilder, GraphExec};
 use crate::device::{Buffer, CopyKind, DeviceRef, RawEvent, RawStream};
 use crate::engine::Engine;
 use crate::ops::CpuArgs;
@@ -166,18 +169,49 @@ impl Context {
         };
         let device = &self.engine.device;
         let n = bound.shape.steps.len();
-        // Steps up to here read inputs; the event lies behind them.
+        // Steps up to here read inputs; the event lies behind them. The end copies count as step n.
         let copies_read_inputs = bound.shape.end_copies.iter().any(|c| matches!(c.from, Loc::Input(_)));
-        let split = if copies_read_inputs { usize::MAX } else { bound.shape.last_input_read.map_or(0, |i| i + 1) };
-        let parts: &[(usize, usize)] = if event.is_null() { &[(0, usize::MAX)] } else { &[(0, split), (split, usize::MAX)] };
+        let consumed = match event.is_null() {
+            true => None,
+            false if copies_read_inputs => Some(n + 1),
+            false => Some(bound.shape.last_input_read.map_or(0, |i| i + 1)),
+        };
         let mut exec = bound.exec.lock();
-        let mut launch = |stream: RawStream, (from, to): (usize, usize)| -> Result<()> {
-            for i in from..to.min(n) {
-                let (s, e) = (&bound.shape.steps[i], &mut exec[i]);
+        let mut replays = match &bound.replays {
+            // SAFETY: the application's stream.
+            Some(r) if timed.is_none() && !unsafe { cuda.is_capturing(stream)? } => Some(r.lock()),
+            _ => None,
+        };
+        self.addresses.clear();
+        self.addresses.extend(self.inputs.iter().map(|a| a.unwrap_or(0)));
+        self.addresses.extend(self.outputs.iter().map(|s| s.address.unwrap_or(0)));
+        self.addresses.extend([bases.arena, consumed.map_or(0, |c| c as u64 + 1)]);
+        let found = match &mut replays {
+            Some(r) => {
+                let mut make = || -> Result<Vec<Segment>> {
+                    let recordable: Vec<bool> = exec.iter().map(is_recordable).collect();
+                    let segment = |c| match c {
+                        Cut::Steps(r) => Ok(Segment::Steps(r)),
+                        Cut::InputsConsumed => Ok(Segment::InputsConsumed),
+                        Cut::Graph(r) => record(&cuda, &bases, bound, &mut exec, r).map(Segment::Graph),
+                    };
+                    cut(&recordable, consumed).into_iter().map(segment).collect()
+                };
+                r.find(&self.addresses, &mut make)?
+            }
+            None => None,
+        };
+        let consume = || -> Result<()> {
+            // SAFETY: the application's event and stream.
+            if event.is_null() { Ok(()) } else { unsafe { device.event_record(event, stream) } }
+        };
+        let mut launch = |r: Range| -> Result<()> {
+            for i in r.from..r.to.min(n) {
                 if timed.is_some() {
                     // SAFETY: our own event.
                     unsafe { device.event_record(self.events[i], stream)? };
                 }
+                let (s, e) = (&bound.shape.steps[i], &mut exec[i]);
                 if matches!(e, StepExec::Nothing) {
                     continue;
                 }
@@ -187,7 +221,7 @@ impl Context {
                 // SAFETY: the plan gave every operand memory of its size; bound addresses are the application's promise.
                 unsafe { e.run_on_stream(&at, stream) }.map_err(|e| e.context(format!("step {:?}", bound.names[i])))?;
             }
-            if to == usize::MAX && from < usize::MAX {
+            if r.to > n {
                 for c in &bound.shape.end_copies {
                     let (src, dst) = (bases.resolve(c.from)?, bases.outputs[c.output]);
                     // SAFETY: sizes come from the same shape plan.
@@ -196,32 +230,27 @@ impl Context {
             }
             Ok(())
         };
-        let mut replays = match &bound.replays {
-            // SAFETY: the application's stream.
-            Some(r) if timed.is_none() && !unsafe { cuda.is_capturing(stream)? } => Some(r.lock()),
-            _ => None,
-        };
-        self.addresses.clear();
-        self.addresses.extend(self.inputs.iter().map(|a| a.unwrap_or(0)));
-        self.addresses.extend(self.outputs.iter().map(|s| s.address.unwrap_or(0)));
-        self.addresses.extend([bases.arena, parts.len() as u64]);
-        let mut recorded = match &mut replays {
-            Some(r) => {
-                let mut record = |stream, k: usize| launch(stream, parts[k]);
-                r.find(&cuda, &self.addresses, parts.len(), &mut self.own_stream, &mut record)?
+        match found {
+            Some(segments) => {
+                for s in segments {
+                    match s {
+                        // SAFETY: the graph uses the addresses that are bound now.
+                        Segment::Graph(g) => unsafe { g.launch(stream)? },
+                        Segment::Steps(r) => launch(*r)?,
+                        Segment::InputsConsumed => consume()?,
+                    }
+                }
             }
-            None => None,
-        };
-        for (k, part) in parts.iter().enumerate() {
-            match &mut recorded {
-                // SAFETY: the graph uses the addresses that are bound now.
-                Some(graphs) => unsafe { graphs[k].launch(stream)? },
-                None => launch(stream, *part)?,
-            }
-            if k == 0 && !event.is_null() {
-                // SAFETY: the application's event and stream.
-                unsafe { device.event_record(event, stream)? };
-            }
+            None => match consumed {
+                None => launch(Range { from: 0, to: n + 1 })?,
+                Some(c) => {
+                    launch(Range { from: 0, to: c })?;
+                    consume()?;
+                    if c <= n {
+                        launch(Range { from: c, to: n + 1 })?;
+                    }
+                }
+            },
         }
         if let Some(times) = timed {
             let n = bound.shape.steps.len();
@@ -294,6 +323,35 @@ impl Context {
         }
         Ok(())
     }
+}
+
+/// A stretch of an execution as a graph.
+fn record(
+    cuda: &Arc<CudaDevice>,
+    bases: &Bases<'_>,
+    bound: &Bound,
+    exec: &mut [StepExec],
+    r: Range,
+) -> Result<GraphExec> {
+    let mut graph = GraphBuilder::new(cuda)?;
+    let n = exec.len();
+    for i in r.from..r.to.min(n) {
+        if let StepExec::Cuda(step) = &mut exec[i] {
+            let s = &bound.shape.steps[i];
+            let operands = Operands::new(bases, &s.inputs, &s.outputs)?;
+            let (ins, outs) = operands.split();
+            let at = StepAddresses { inputs: ins, outputs: outs, work: bases.arena + s.work as u64 };
+            // SAFETY: as for running the step; the graph is launched for these addresses only.
+            unsafe { step.record(&at, &mut graph)? };
+        }
+    }
+    if r.to > n {
+        for c in &bound.shape.end_copies {
+            // SAFETY: sizes come from the same shape plan.
+            unsafe { graph.copy(bases.outputs[c.output], bases.resolve(c.from)?, c.bytes)? };
+        }
+    }
+    graph.finish().instantiate()
 }
 
 struct JobState {

@@ -3,6 +3,7 @@
 use super::kernels::LoadedKernels;
 use crate::base::{Result, Tensor};
 use crate::device::cuda::cublaslt::GemmPlan;
+use crate::device::cuda::graph::GraphBuilder;
 use crate::device::cuda::{CudaDevice, PreparedLaunch};
 use crate::device::{CopyKind, Device, DeviceRef, RawStream};
 use crate::internal;
@@ -88,6 +89,35 @@ impl CudaStep {
             });
         }
         Ok(CudaStep { device: device.clone(), ops, work_bytes })
+    }
+
+    /// Every part can be a node of a graph; a library's own launches cannot.
+    pub fn is_recordable(&self) -> bool {
+        !self.ops.iter().any(|op| matches!(op, CudaOp::Gemm { .. }))
+    }
+
+    /// Adds the step to a graph.
+    ///
+    /// # Safety
+    /// As for [`Self::run`], whenever the graph runs.
+    pub unsafe fn record(&mut self, at: &StepAddresses<'_>, graph: &mut GraphBuilder) -> Result<()> {
+        for op in &mut self.ops {
+            match op {
+                CudaOp::Launch { launch, slots } => {
+                    for (i, s) in slots.iter().enumerate() {
+                        launch.set_address(i, at.resolve(s));
+                    }
+                    // SAFETY: the caller's promise.
+                    unsafe { graph.kernel(launch)? };
+                }
+                // SAFETY: the caller's promise.
+                CudaOp::Copy { dst, src, bytes } => unsafe { graph.copy(at.resolve(dst), at.resolve(src), *bytes)? },
+                // SAFETY: the caller's promise.
+                CudaOp::Fill { dst, value, bytes } => unsafe { graph.fill(at.resolve(dst), *value, *bytes)? },
+                CudaOp::Gemm { .. } => return Err(internal!("a library's launch cannot be recorded")),
+            }
+        }
+        Ok(())
     }
 
     /// Puts the step on the stream. The device's context is current.

@@ -60,6 +60,13 @@ entry_points! {
             fn cuLaunchKernel(sys::CUfunction, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, sys::CUstream,
                 *mut *mut c_void, *mut *mut c_void);
             fn cuLaunchKernelEx(*const sys::CUlaunchConfig, sys::CUfunction, *mut *mut c_void, *mut *mut c_void);
+            fn cuGraphCreate(*mut sys::CUgraph, c_uint);
+            fn cuGraphAddKernelNode_v2(*mut sys::CUgraphNode, sys::CUgraph, *const sys::CUgraphNode, usize,
+                *const sys::CUDA_KERNEL_NODE_PARAMS);
+            fn cuGraphAddMemcpyNode(*mut sys::CUgraphNode, sys::CUgraph, *const sys::CUgraphNode, usize,
+                *const sys::CUDA_MEMCPY3D, sys::CUcontext);
+            fn cuGraphAddMemsetNode(*mut sys::CUgraphNode, sys::CUgraph, *const sys::CUgraphNode, usize,
+                *const sys::CUDA_MEMSET_NODE_PARAMS, sys::CUcontext);
             fn cuGraphInstantiateWithFlags(*mut sys::CUgraphExec, sys::CUgraph, c_ulonglong);
             fn cuGraphGetNodes(sys::CUgraph, *mut sys::CUgraphNode, *mut usize);
             fn cuGraphExecUpdate_v2(sys::CUgraphExec, sys::CUgraph, *mut sys::CUgraphExecUpdateResultInfo);

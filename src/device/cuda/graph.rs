@@ -4,7 +4,7 @@
 //! while one thread records.
 
 use super::driver::{check, code};
-use super::{CudaDevice, RawStream};
+use super::{CudaDevice, PreparedLaunch, RawStream};
 use crate::base::Result;
 use crate::{bail, log_warn};
 use cudarc::driver::sys;
@@ -53,6 +53,80 @@ impl CudaDevice {
         let status = unsafe { (self.driver.cuStreamEndCapture)(stream.cast(), &mut raw) };
         check(self.driver, status, || "ending the capture of a CUDA stream".into())?;
         Ok(Graph { device: self.clone(), raw })
+    }
+}
+
+/// A graph made node by node, one after the other. Unlike recording a stream it gets in nobody's way.
+pub struct GraphBuilder {
+    graph: Graph,
+    last: sys::CUgraphNode,
+}
+
+impl GraphBuilder {
+    pub fn new(device: &Arc<CudaDevice>) -> Result<GraphBuilder> {
+        let mut raw = std::ptr::null_mut();
+        // SAFETY: writes one pointer.
+        let status = unsafe { (device.driver.cuGraphCreate)(&mut raw, 0) };
+        check(device.driver, status, || "creating a CUDA graph".into())?;
+        Ok(GraphBuilder { graph: Graph { device: device.clone(), raw }, last: std::ptr::null_mut() })
+    }
+
+    /// Adds a node behind the last one.
+    fn add(
+        &mut self,
+        what: &str,
+        f: impl FnOnce(&CudaDevice, *mut sys::CUgraphNode, sys::CUgraph, *const sys::CUgraphNode, usize) -> i32,
+    ) -> Result<()> {
+        let mut node = std::ptr::null_mut();
+        let status = f(&self.graph.device, &mut node, self.graph.raw, &self.last, !self.last.is_null() as usize);
+        check(self.graph.device.driver, status, || format!("adding {what} to a CUDA graph"))?;
+        self.last = node;
+        Ok(())
+    }
+
+    /// Adds a kernel with the addresses that the launch holds now.
+    ///
+    /// # Safety
+    /// As for running the launch, whenever the graph runs.
+    pub unsafe fn kernel(&mut self, launch: &mut PreparedLaunch) -> Result<()> {
+        let params = launch.node_params();
+        // SAFETY: the parameters point to memory of `launch`, which the driver copies.
+        self.add("a kernel", |d, node, g, deps, n| unsafe { (d.driver.cuGraphAddKernelNode_v2)(node, g, deps, n, &params) })
+    }
+
+    /// Adds a copy inside of the device.
+    ///
+    /// # Safety
+    /// Both ranges are valid whenever the graph runs.
+    pub unsafe fn copy(&mut self, dst: u64, src: u64, bytes: usize) -> Result<()> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        // SAFETY: all zeros is a valid value: numbers, null handles and pointers.
+        let mut p: sys::CUDA_MEMCPY3D = unsafe { std::mem::zeroed() };
+        p.srcMemoryType = sys::CUmemorytype::CU_MEMORYTYPE_DEVICE;
+        p.dstMemoryType = sys::CUmemorytype::CU_MEMORYTYPE_DEVICE;
+        (p.srcDevice, p.dstDevice) = (src, dst);
+        (p.WidthInBytes, p.Height, p.Depth) = (bytes, 1, 1);
+        // SAFETY: the driver copies the parameters; the context is the device's.
+        self.add("a copy", |d, node, g, deps, n| unsafe { (d.driver.cuGraphAddMemcpyNode)(node, g, deps, n, &p, d.context) })
+    }
+
+    /// Adds a fill with one byte.
+    ///
+    /// # Safety
+    /// The range is valid whenever the graph runs.
+    pub unsafe fn fill(&mut self, dst: u64, value: u8, bytes: usize) -> Result<()> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        let p = sys::CUDA_MEMSET_NODE_PARAMS { dst, pitch: 0, value: value as u32, elementSize: 1, width: bytes, height: 1 };
+        // SAFETY: as for a copy.
+        self.add("a fill", |d, node, g, deps, n| unsafe { (d.driver.cuGraphAddMemsetNode)(node, g, deps, n, &p, d.context) })
+    }
+
+    pub fn finish(self) -> Graph {
+        self.graph
     }
 }
 

@@ -177,6 +177,18 @@ impl PreparedLaunch {
         self.programmatic = on;
     }
 
+    /// The launch as the parameters of a graph's node; they point into this value.
+    pub(super) fn node_params(&mut self) -> sys::CUDA_KERNEL_NODE_PARAMS {
+        // SAFETY: all zeros is a valid value: null handles and pointers.
+        let mut p: sys::CUDA_KERNEL_NODE_PARAMS = unsafe { std::mem::zeroed() };
+        p.func = self.function.raw;
+        [p.gridDimX, p.gridDimY, p.gridDimZ] = self.grid;
+        [p.blockDimX, p.blockDimY, p.blockDimZ] = self.block;
+        p.sharedMemBytes = self.smem;
+        p.kernelParams = self.args.pointers.as_mut_ptr();
+        p
+    }
+
     /// The kernel that is launched.
     pub fn function(&self) -> Function {
         self.function
