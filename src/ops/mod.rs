@@ -6,6 +6,7 @@
 pub mod compose;
 pub mod def;
 pub mod epilogue;
+pub mod ml;
 pub mod per_output;
 pub mod sequence;
 pub mod requant;
@@ -57,7 +58,7 @@ macro_rules! define_ops {
         pub fn onnx_table() -> impl Iterator<Item = &'static OnnxOp> {
             let tables: &[&'static [OnnxOp]] = &[$(<$m::$t as OpHome>::ONNX),*];
             let tables: Vec<&'static [OnnxOp]> = tables.to_vec();
-            tables.into_iter().flatten()
+            tables.into_iter().flatten().chain(ml::TABLE)
         }
     };
 }
@@ -121,6 +122,10 @@ define_ops! {
     72 => cache_update::CacheUpdate,
     73 => linear_attention::LinearAttention,
     100 => recurrent::Recurrent,
+    101 => tree_ensemble::TreeEnsemble,
+    102 => svm_kernel::SvmKernel,
+    103 => svm_probability::SvmProbability,
+    104 => label_encoder::LabelEncoder,
 }
 
 /// The importer for an ONNX operator at an opset: the newest that is not newer than the model.
