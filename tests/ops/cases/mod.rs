@@ -53,9 +53,9 @@ families! {
     quantized,
     recurrent,
     reductions,
-    types,
     resizes,
     signals,
+    types,
     vision,
 }
 
