@@ -6,11 +6,17 @@ use crate::base::Attrs;
 use crate::bail;
 use crate::network::ValueId;
 use crate::ops::matmul::MatMul;
+use crate::ops::ml;
 use crate::ops::reshape::{Reshape, ReshapeMode};
 use crate::ops::transpose::Transpose;
 use crate::ops::{ImportCx, OnnxOp, onnx};
 
-pub(super) const TABLE: &[OnnxOp] = &[onnx("RNN", 1, import), onnx("GRU", 1, import), onnx("LSTM", 1, import)];
+pub(super) const TABLE: &[OnnxOp] = &[
+    onnx("RNN", 1, import),
+    onnx("GRU", 1, import),
+    onnx("LSTM", 1, import),
+    OnnxOp { domain: "com.microsoft", name: "DynamicQuantizeLSTM", since: 1, import: quantized },
+];
 
 /// Opset of the operators that an expansion calls.
 const OPSET: i64 = 13;
@@ -85,12 +91,8 @@ fn biases(cx: &mut ImportCx<'_>, op: &Recurrent, b: ValueId) -> Result<(ValueId,
     Ok((reshape(cx, sum, &[-1])?, apart))
 }
 
-fn import(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
-    let kind = match cx.op_type {
-        "RNN" => RecurrentKind::Rnn,
-        "GRU" => RecurrentKind::Gru,
-        _ => RecurrentKind::Lstm,
-    };
+/// The operator that the attributes describe.
+fn layer(cx: &ImportCx<'_>, kind: RecurrentKind) -> Result<Recurrent> {
     let direction = cx.string("direction", "forward")?;
     let direction = match direction.as_str() {
         // The default of the first GRU lacks a letter.
@@ -100,13 +102,9 @@ fn import(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
             None => bail!(InvalidArgument, "attribute direction: {name:?} is no direction"),
         },
     };
-    if cx.opset < 7 {
-        // Whether y is wanted; the model's outputs say that as well.
-        cx.flag("output_sequence", false)?;
-    }
     let dirs = if direction == RecurrentDirection::Both { 2 } else { 1 };
     let (activations, alpha, beta) = activations(cx, kind, dirs)?;
-    let op = Recurrent {
+    Ok(Recurrent {
         kind,
         direction,
         batch_first: cx.flag("layout", false)?,
@@ -116,13 +114,41 @@ fn import(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
         clip: cx.attrs.float("clip")?,
         coupled: kind == RecurrentKind::Lstm && cx.flag("input_forget", false)?,
         reset_after: kind == RecurrentKind::Gru && cx.int("linear_before_reset", 0)? != 0,
+    })
+}
+
+/// Adds the layer behind its input projections `x` and the transposed recurrent weights.
+fn add_layer(cx: &mut ImportCx<'_>, op: Recurrent, x: ValueId, r: ValueId, apart: Option<ValueId>) -> Result<Vec<ValueId>> {
+    let is_lstm = op.kind == RecurrentKind::Lstm;
+    let (c0, peepholes) = (cx.opt(6).filter(|_| is_lstm), cx.opt(7).filter(|_| is_lstm));
+    let inputs = [Some(x), Some(r), apart, cx.opt(4), cx.opt(5), c0, peepholes];
+    let n = 1 + inputs.iter().rposition(|v| v.is_some()).unwrap_or(0);
+    cx.add_multi(op, &inputs[..n])
+}
+
+fn product(trans_b: bool) -> MatMul {
+    MatMul { trans_a: false, trans_b, alpha: 1.0, epilogue: None }
+}
+
+fn import(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
+    let kind = match cx.op_type {
+        "RNN" => RecurrentKind::Rnn,
+        "GRU" => RecurrentKind::Gru,
+        _ => RecurrentKind::Lstm,
     };
+    if cx.opset < 7 {
+        // Whether y is wanted; the model's outputs say that as well.
+        cx.flag("output_sequence", false)?;
+    }
+    let op = layer(cx, kind)?;
+    let dirs = op.n_directions();
     let (x, w, r) = (cx.input(0)?, cx.input(1)?, cx.input(2)?);
     for (i, v) in [x, w, r].into_iter().enumerate() {
         ensure!(cx.shape(v).rank() == 3, InvalidArgument, "input {i}: expected rank 3, got {}", cx.shape(v));
     }
     let gates = kind.gates() as i64;
     if let Some(hidden) = cx.attrs.int("hidden_size")? {
+        ensure!((1..=1 << 30).contains(&hidden), InvalidArgument, "hidden_size is {hidden}");
         let want = Shape::from([dirs as i64, gates * hidden, hidden]);
         let fits = want.iter().zip(cx.shape(r).iter()).all(|(a, b)| agree(a, b));
         ensure!(fits, InvalidArgument, "hidden_size is {hidden}, but the recurrent weights are {}", cx.shape(r));
@@ -143,12 +169,48 @@ fn import(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
         (None, None) => bail!(Unsupported, "the input weights need a known size, got {w_shape}"),
     };
     let w = reshape(cx, w, &spec)?;
-    let product = MatMul { trans_a: false, trans_b: true, alpha: 1.0, epilogue: None };
-    let x = cx.add_opt(product, &[Some(x), Some(w), bias])?;
+    let x = cx.add_opt(product(true), &[Some(x), Some(w), bias])?;
     let r = cx.add(Transpose { perm: vec![0, 2, 1] }, &[r])?;
-    let is_lstm = kind == RecurrentKind::Lstm;
-    let (c0, peepholes) = (cx.opt(6).filter(|_| is_lstm), cx.opt(7).filter(|_| is_lstm));
-    let inputs = [Some(x), Some(r), apart, cx.opt(4), cx.opt(5), c0, peepholes];
-    let n = 1 + inputs.iter().rposition(|v| v.is_some()).unwrap_or(0);
-    cx.add_multi(op, &inputs[..n])
+    add_layer(cx, op, x, r, apart)
+}
+
+/// Weights [directions, k, gates * hidden] in real numbers; scales and zero points are for each direction or each column.
+fn dequantized(cx: &mut ImportCx<'_>, at: usize, scale: usize) -> Result<ValueId> {
+    let (w, zero) = (cx.input(at)?, cx.opt(scale + 1));
+    let scale = cx.input(scale)?;
+    let dirs = cx.shape(w)[0].as_const().unwrap_or(1);
+    let dtype = cx.fact(scale).dtype;
+    let mut w = ml::cast(cx, w, dtype)?;
+    if let Some(zero) = zero {
+        let zero = ml::cast(cx, zero, dtype)?;
+        let zero = reshape(cx, zero, &[dirs, 1, -1])?;
+        w = cx.call1("Sub", OPSET, &Attrs::new(), &[w, zero])?;
+    }
+    let scale = reshape(cx, scale, &[dirs, 1, -1])?;
+    cx.call1("Mul", OPSET, &Attrs::new(), &[w, scale])
+}
+
+/// DynamicQuantizeLSTM: an LSTM whose weights come in 8 bits, transposed. It quantizes inputs and states on the way, to
+/// have products of integers; here they keep their precision.
+fn quantized(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
+    let op = layer(cx, RecurrentKind::Lstm)?;
+    cx.attrs.int("hidden_size")?;
+    for i in [1, 2] {
+        let shape = cx.shape(cx.input(i)?);
+        ensure!(shape.rank() == 3 && shape[0].is(op.n_directions() as i64), InvalidArgument, "input {i}: weights are {shape}");
+    }
+    let (w, r) = (dequantized(cx, 1, 8)?, dequantized(cx, 2, 10)?);
+    let bias = match cx.opt(3) {
+        Some(b) => Some(biases(cx, &op, b)?.0),
+        None => None,
+    };
+    let w_shape = cx.shape(w);
+    let Some(n) = (&w_shape[0] * &w_shape[2]).as_const() else {
+        bail!(Unsupported, "the input weights need a known size, got {w_shape}")
+    };
+    let w = cx.add(Transpose { perm: vec![1, 0, 2] }, &[w])?;
+    let w = reshape(cx, w, &[-1, n])?;
+    let x = cx.input(0)?;
+    let x = cx.add_opt(product(false), &[Some(x), Some(w), bias])?;
+    add_layer(cx, op, x, r, None)
 }
