@@ -38,11 +38,11 @@ from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 import engine as sinter
-import ops_index, ops_math, ops_nn, ops_quant, ops_shape
+import ops_index, ops_math, ops_ml, ops_nn, ops_quant, ops_shape
 from problem import BF16, F16, Model, Rng, differences
 
 OPS = {}
-for module in (ops_math, ops_shape, ops_index, ops_nn, ops_quant):
+for module in (ops_math, ops_shape, ops_index, ops_nn, ops_quant, ops_ml):
     for name, make in module.OPS.items():
         assert name not in OPS, name
         OPS[name] = make
