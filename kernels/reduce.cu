@@ -42,6 +42,16 @@ static_assert(VEC == 1 || (RED_RANK == 1 && LANES > 1), "vectors run along one c
 
 typedef Acc<T_IN>::type ACC;
 
+// What roots and logarithms are computed in: integers in double, truncated and saturated at the end as a cast does.
+template <bool IS_FLOAT> struct RealOf { typedef ACC type; };
+template <> struct RealOf<false> { typedef double type; };
+typedef RealOf<op::IsFloat<ACC>::value>::type REAL;
+DEVICE T_OUT round_real(REAL x)
+{
+    if constexpr (op::IsFloat<ACC>::value) return from_acc<T_OUT>(x);
+    else return op::cast<T_OUT>(x);
+}
+
 #if IS_ARG
 // The best element so far and where it is; -1 before the first.
 struct State
@@ -74,20 +84,20 @@ DEVICE State shuffle(const State& s, int delta)
 // The maximum so far, and the sum of exp(x - maximum).
 struct State
 {
-    ACC max, sum;
+    REAL max, sum;
 };
-DEVICE State identity() { return State{(ACC)-INFINITY_F32, 0}; }
+DEVICE State identity() { return State{(REAL)-INFINITY_F32, 0}; }
 DEVICE State combine(const State& a, const State& b)
 {
-    const ACC m = op::max(a.max, b.max);
-    if (m == (ACC)-INFINITY_F32 || m == (ACC)INFINITY_F32) return State{m, a.sum + b.sum};
-    return State{m, a.sum * (ACC)op::exp(a.max - m) + b.sum * (ACC)op::exp(b.max - m)};
+    const REAL m = op::max(a.max, b.max);
+    if (m == (REAL)-INFINITY_F32 || m == (REAL)INFINITY_F32) return State{m, a.sum + b.sum};
+    return State{m, a.sum * (REAL)op::exp(a.max - m) + b.sum * (REAL)op::exp(b.max - m)};
 }
-DEVICE State lift(T_IN x, i64) { return State{to_acc<ACC>(x), 1}; }
+DEVICE State lift(T_IN x, i64) { return State{(REAL)to_acc<ACC>(x), 1}; }
 DEVICE T_OUT finish(const State& s, i64)
 {
-    if (s.max == (ACC)-INFINITY_F32 || s.max == (ACC)INFINITY_F32) return from_acc<T_OUT>(s.max);
-    return from_acc<T_OUT>(s.max + (ACC)op::log(s.sum));
+    if (s.max == (REAL)-INFINITY_F32 || s.max == (REAL)INFINITY_F32) return round_real(s.max);
+    return round_real(s.max + op::log(s.sum));
 }
 DEVICE State shuffle(const State& s, int delta)
 {
@@ -148,17 +158,13 @@ DEVICE State lift(T_IN x, i64)
 #endif
 }
 
-template <bool IS_FLOAT> struct Real { typedef ACC type; };
-template <> struct Real<false> { typedef double type; };
-
 DEVICE T_OUT finish(State s, i64 n)
 {
 #if OP == REDUCE_MEAN
     return from_acc<T_OUT>(s / (ACC)n);
 #elif OP == REDUCE_L2 || OP == REDUCE_LOG_SUM
-    // Integers take the root or logarithm in double, which is then truncated.
-    const Real<op::IsFloat<ACC>::value>::type wide = s;
-    return from_acc<T_OUT>(OP == REDUCE_L2 ? op::sqrt(wide) : op::log(wide));
+    const REAL wide = (REAL)s;
+    return round_real(OP == REDUCE_L2 ? op::sqrt(wide) : op::log(wide));
 #else
     return from_acc<T_OUT>(s);
 #endif

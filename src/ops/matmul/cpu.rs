@@ -1,5 +1,5 @@
 //! Matrix products on the CPU, f32: constant operands are packed once, a batch that shares its right operand becomes one
-//! tall product, and a single row goes through a matrix-vector loop. Other types are left to the reference.
+//! tall product, and a single row goes through a matrix-vector loop. `typed.rs` has the other types.
 
 use super::{FIRST_EXTRA, MatMul, MatMulGeometry};
 use crate::base::{DType, Result};
@@ -16,7 +16,7 @@ use std::sync::Arc;
 pub(super) fn cpu(op: &MatMul, p: &Problem, pack: &dyn PackCache) -> Result<Option<Box<dyn CpuStep>>> {
     let Some(mut g) = op.problem(p) else { return Ok(None) };
     if p.input(0).is_none_or(|d| d.dtype != DType::F32) {
-        return Ok(None);
+        return super::typed::step(op, g, p, pack);
     }
     let Some(epilogue) = CpuEpilogue::new(op.epilogue.as_ref(), p, FIRST_EXTRA, pack)? else { return Ok(None) };
     let is_one = |steps: &[usize]| g.uniform_step(steps) == Some(0);

@@ -12,6 +12,7 @@ mod eval;
 pub(crate) mod gemm;
 mod onnx;
 mod repeat;
+mod typed;
 
 use crate::base::{DType, Dim, Fact, Result, Shape, Tensor};
 use crate::device::DeviceProps;

@@ -8,6 +8,7 @@
 mod batch_norm;
 mod cast;
 pub mod codegen;
+mod contrib;
 mod cpu;
 mod cuda;
 mod eval;

@@ -100,6 +100,8 @@ pub(super) const TABLE: &[OnnxOp] = &[
     OnnxOp { domain: "com.microsoft", name: "FastGelu", since: 1, import: biased_gelu },
     OnnxOp { domain: "com.microsoft", name: "BiasGelu", since: 1, import: biased_gelu },
     OnnxOp { domain: "com.microsoft", name: "QuickGelu", since: 1, import: quick_gelu },
+    OnnxOp { domain: "com.microsoft", name: "BiasAdd", since: 1, import: super::contrib::bias_add },
+    OnnxOp { domain: "com.microsoft", name: "BiasSplitGelu", since: 1, import: super::contrib::bias_split_gelu },
 ];
 
 pub(super) type Imported = Result<Vec<ValueId>>;

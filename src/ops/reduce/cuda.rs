@@ -70,13 +70,16 @@ fn tactic(op: &Reduce, p: &Problem, k: Params) -> Tactic {
 }
 
 pub fn tactics(op: &Reduce, p: &Problem, opt: &TacticOptions) -> Vec<Tactic> {
-    let (Some(x), Ok(axes)) = (p.input(0), axes(op, p)) else { return vec![] };
-    // The kernel's running maximum and sum are of the element type, which for integers loses the exponentials.
-    if op.kind == ReduceKind::LogSumExp && !x.dtype.is_float() {
-        return vec![];
-    }
+    let Some(x) = p.input(0) else { return vec![] };
     let rank = x.dims.len();
     let wide = index64(x.numel(), opt);
+    if op.axes.is_none() && p.input(1).is_some() && p.known(1).is_none() {
+        // Axes that come when the network runs: any of them may be kept or reduced.
+        let walked = rank.clamp(1, MAX_RANK);
+        let form = |lanes| Params { lanes, vec: 1, out_rank: walked, red_rank: walked, index64: wide };
+        return vec![tactic(op, p, form(32)), tactic(op, p, form(THREADS))];
+    }
+    let Ok(axes) = axes(op, p) else { return vec![] };
     let split = Split::new(&x.dims, &axes);
     let (kept, reduced) = (&split.kept, &split.reduced);
     let (n_out, n_red) = (kept.numel(), reduced.numel());

@@ -79,8 +79,6 @@ impl Reduce {
         let fine = match self.kind {
             _ if dtype.is_small() => false,
             Max | Min | ArgMax | ArgMin => true,
-            // Results of small integers would not fit.
-            L2 | LogSum | LogSumExp => dtype.is_float() || (dtype.is_int() && dtype.size() >= 4),
             _ => dtype != DType::Bool,
         };
         ensure!(fine, Unsupported, "reduction {} does not take {dtype}", self.kind.name());

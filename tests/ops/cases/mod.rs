@@ -52,6 +52,7 @@ families! {
     normalize,
     quantized,
     recurrent,
+    products,
     reductions,
     resizes,
     signals,
