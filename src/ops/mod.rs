@@ -107,6 +107,7 @@ define_ops! {
     53 => random::Random,
     54 => tfidf::TfIdf,
     60 => normalize::Normalize,
+    61 => inverse::Inverse,
     70 => attention::Attention,
     71 => rotary::Rotary,
     72 => cache_update::CacheUpdate,

@@ -8,6 +8,7 @@ mod cubin;
 mod cuda;
 mod cuda_cases;
 mod cuda_sim;
+mod einsum_import;
 mod matmul;
 mod movers_import;
 mod node;

@@ -4,7 +4,7 @@ use super::MatMul;
 use crate::base::tensor::convert;
 use crate::base::{DType, Dim, Result, Tensor};
 use crate::network::ValueId;
-use crate::ops::compose::{cast, pointwise, transpose};
+use crate::ops::compose::{pointwise, transpose};
 use crate::ops::pointwise::{Func, Pointwise, Program};
 use crate::ops::reshape::{Reshape, ReshapeMode};
 use crate::ops::{ImportCx, OnnxOp, onnx};
@@ -91,7 +91,8 @@ fn gemm(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
     cx.int("broadcast", 0)?;
     let dtype = cx.fact(a).dtype;
     if dtype.is_int() && (alpha != 1.0 || (beta != 1.0 && beta != 0.0)) {
-        return scaled_integers(cx, dtype);
+        let y = cx.add(MatMul { trans_a, trans_b, alpha: 1.0, epilogue: None }, &[a, b])?;
+        return scaled_integers(cx, y, c, alpha as f64, beta as f64);
     }
     let op = MatMul { trans_a, trans_b, alpha, epilogue: None };
     let Some(c) = c.filter(|_| beta != 0.0) else { return Ok(vec![cx.add(op, &[a, b])?]) };
@@ -110,15 +111,22 @@ fn gemm(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
     Ok(vec![cx.add(Pointwise { program: p }, &[y, c])?])
 }
 
-/// Integers that are scaled by fractions: in f64, and truncated at the end.
-fn scaled_integers(cx: &mut ImportCx<'_>, dtype: DType) -> Result<Vec<ValueId>> {
-    for i in 0..cx.inputs.len() {
-        if let Some(v) = cx.opt(i) {
-            cx.inputs[i] = Some(cast(cx, v, DType::F64)?);
+/// `alpha y + beta c` of integers: scaled in f64, and truncated at the end.
+fn scaled_integers(cx: &mut ImportCx<'_>, y: ValueId, c: Option<ValueId>, alpha: f64, beta: f64) -> Result<Vec<ValueId>> {
+    let dtype = cx.fact(y).dtype;
+    let inputs: Vec<ValueId> = std::iter::once(y).chain(c).collect();
+    let y = pointwise(cx, &inputs, |p| {
+        let mut sum = p.push_cast(0, DType::F64)?;
+        let alpha = p.push_const(alpha, DType::F64)?;
+        sum = p.push(Func::Mul, &[sum, alpha])?;
+        if inputs.len() == 2 {
+            let (c, beta) = (p.push_cast(1, DType::F64)?, p.push_const(beta, DType::F64)?);
+            let c = p.push(Func::Mul, &[c, beta])?;
+            sum = p.push(Func::Add, &[sum, c])?;
         }
-    }
-    let y = gemm(cx)?[0];
-    Ok(vec![cast(cx, y, dtype)?])
+        p.push_cast(sum, dtype)
+    })?;
+    Ok(vec![y])
 }
 
 /// `beta * c` as a row vector of `n` numbers, when it is one: a constant of shape [], [1], [n], [1,1] or [1,n], or

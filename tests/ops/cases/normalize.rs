@@ -1,8 +1,9 @@
-//! Row normalization: every form of rows, operands in any combination, all floating-point types.
+//! Row normalization: every form of rows, operands in any combination, all floating-point types; inverses of matrices.
 
 use super::Case;
 use crate::ops::steps::random;
-use sinter::base::DType;
+use sinter::base::{DType, Tensor};
+use sinter::ops::inverse::Inverse;
 use sinter::ops::normalize::{Affine, Normalize};
 
 const FLOATS: [DType; 4] = [DType::F32, DType::F16, DType::BF16, DType::F64];
@@ -80,6 +81,16 @@ pub fn cases() -> Vec<Case> {
     for (d, p) in [(DType::F16, DType::F32), (DType::F32, DType::BF16), (DType::F32, DType::F64)] {
         let inputs = vec![Some(random(d, &[3, 40], 51)), Some(random(p, &[40], 52)), Some(random(p, &[40], 53))];
         out.push(Case::new(format!("{d} rows with {p} scale"), row(-1, true), inputs).within(6e-2));
+    }
+    for d in FLOATS {
+        for shape in [&[1, 1][..], &[2, 5, 5], &[3, 2, 2, 2], &[0, 3, 3], &[2, 0, 0], &[17, 17]] {
+            // Near the identity, so that every matrix has a well-conditioned inverse.
+            let n = shape[shape.len() - 1];
+            let mut v = random(DType::F32, shape, 61).to_f32s();
+            v.iter_mut().enumerate().for_each(|(i, v)| *v = *v * 0.2 + if i % (n * n) % (n + 1) == 0 { 4.0 } else { 0.0 });
+            let x = Tensor::from_slice(shape, &v).cast(d);
+            out.push(Case::new(format!("inverse of {d}{shape:?}"), Inverse {}, vec![Some(x)]).within(tolerance(d)));
+        }
     }
     out
 }
