@@ -196,7 +196,13 @@ fn messages_name_the_attribute() {
     let operands = vec![X::In(count(&[1, 1, 4, 4])), X::Const(count(&[1, 1, 3, 3]))];
     let text = fails("Conv", operands, &[("kernel_shape", A::Ints(vec![2, 2]))]);
     assert!(text.contains("attribute kernel_shape is [2, 2] but the weight's kernel is [3, 3]"), "{text}");
-    let operands = vec![X::In(count(&[2, 2]).cast(DType::I32)), X::In(count(&[2, 2]).cast(DType::I32)), X::None];
-    let text = fails("Gemm", operands, &[("alpha", A::Float(0.5))]);
-    assert!(text.contains("a product of i32 cannot be scaled by 0.5"), "{text}");
+}
+
+#[test]
+fn integers_are_scaled_as_fractions_and_truncated() {
+    let int = |v: &[f32]| X::In(t(&[2, 2], v).cast(DType::I32));
+    let operands = vec![int(&[1., 2., 3., 4.]), int(&[1., 0., 1., 1.]), int(&[1., 1., -9., 0.])];
+    let i = import("", "Gemm", 13, operands, &[("alpha", A::Float(0.5)), ("beta", A::Float(0.5))]).unwrap();
+    // a b = [3, 2, 7, 4]
+    assert_eq!(i.run().to_i64s(), [2, 1, -1, 2]);
 }

@@ -2,13 +2,13 @@
 
 use super::MatMul;
 use crate::base::tensor::convert;
-use crate::base::{DType, Dim, Result, Tensor};
+use crate::base::{Attrs, DType, Dim, Result, Tensor};
 use crate::network::ValueId;
 use crate::ops::compose::{pointwise, transpose};
 use crate::ops::pointwise::{Func, Pointwise, Program};
 use crate::ops::reshape::{Reshape, ReshapeMode};
 use crate::ops::{ImportCx, OnnxOp, onnx};
-use crate::{dispatch, ensure};
+use crate::{dispatch, ensure, err};
 
 pub(super) const TABLE: &[OnnxOp] = &[
     onnx("MatMul", 1, matmul),
@@ -17,6 +17,7 @@ pub(super) const TABLE: &[OnnxOp] = &[
     OnnxOp { domain: "com.microsoft", name: "FusedMatMul", since: 1, import: fused_matmul },
     OnnxOp { domain: "com.microsoft", name: "TransposeMatMul", since: 1, import: fused_matmul },
     OnnxOp { domain: "com.microsoft", name: "GemmFastGelu", since: 1, import: gemm_fast_gelu },
+    OnnxOp { domain: "com.microsoft", name: "FusedGemm", since: 1, import: fused_gemm },
 ];
 
 fn reshape(mode: ReshapeMode, axes: &[i64]) -> Reshape {
@@ -109,6 +110,24 @@ fn gemm(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
     }
     p.outputs = vec![p.push(Func::Add, &[0, term])?];
     Ok(vec![cx.add(Pointwise { program: p }, &[y, c])?])
+}
+
+/// FusedGemm of com.microsoft: Gemm, then the activation that an attribute names.
+fn fused_gemm(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
+    let activation = cx.string("activation", "")?;
+    let mut attrs = Attrs::new();
+    for (name, to) in [("activation_alpha", "alpha"), ("activation_beta", "beta"), ("activation_gamma", "gamma")] {
+        if let Some(v) = cx.attrs.float(name)? {
+            attrs.set(to, &v);
+        }
+    }
+    let y = gemm(cx)?[0];
+    match activation.as_str() {
+        "" => Ok(vec![y]),
+        "Relu" | "Tanh" | "Sigmoid" | "LeakyRelu" | "Elu" | "Selu" | "Softplus" | "Softsign" | "HardSigmoid"
+        | "ThresholdedRelu" => cx.call(&activation, 14, &attrs, &[Some(y)], 1),
+        a => Err(err!(Unsupported, "attribute activation: {a:?} is not known")),
+    }
 }
 
 /// `alpha y + beta c` of integers: scaled in f64, and truncated at the end.

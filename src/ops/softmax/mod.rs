@@ -9,7 +9,7 @@ mod loss;
 use crate::base::{Fact, Result, Tensor};
 use crate::network::ValueId;
 use crate::device::DeviceProps;
-use crate::ops::{HalfRole, CpuStep, EvalCx, ImportCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions, onnx};
+use crate::ops::{HalfRole, CpuStep, EvalCx, ImportCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions, OnnxOp, onnx};
 use crate::{ensure, op_home, op_struct};
 
 op_struct! {
@@ -31,6 +31,7 @@ op_home!(
         onnx("LogSoftmax", 13, import_13),
         onnx("NegativeLogLikelihoodLoss", 12, loss::negative_log_likelihood),
         onnx("SoftmaxCrossEntropyLoss", 12, loss::softmax_cross_entropy),
+        OnnxOp { domain: "com.microsoft", name: "BiasSoftmax", since: 1, import: bias_softmax },
     ]
 );
 
@@ -119,4 +120,14 @@ fn import_13(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
     let axis = cx.int("axis", -1)?;
     let log = cx.op_type == "LogSoftmax";
     Ok(vec![cx.add(Softmax { axis, log, flatten: false }, &[x])?])
+}
+
+/// BiasSoftmax of com.microsoft: softmax of x + bias over all axes from `axis` on. How the bias repeats is in its shape.
+fn bias_softmax(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
+    let (x, bias) = (cx.input(0)?, cx.input(1)?);
+    let axis = cx.int("axis", 1)?;
+    cx.int("is_inner_broadcast", 0)?;
+    let sum = crate::ops::compose::binary(cx, crate::ops::pointwise::Func::Add, x, bias)?;
+    ensure!(cx.shape(sum).rank() == cx.shape(x).rank(), InvalidArgument, "the bias does not repeat to x");
+    Ok(vec![cx.add(Softmax { axis, log: false, flatten: true }, &[sum])?])
 }
