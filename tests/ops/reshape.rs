@@ -47,8 +47,12 @@ fn dropout_passes_on_and_masks_nothing() {
     let off = Some(Tensor::scalar(false));
     let y = node("Dropout", 13).outputs(2).run(&[x.clone(), ratio.clone(), off]).unwrap();
     assert_eq!(y[1].slice::<bool>(), [true, true]);
-    let on = node("Dropout", 13).run(&[x, ratio, Some(Tensor::scalar(true))]);
-    assert!(on.unwrap_err().to_string().contains("only inference"));
+    // In training mode an element is dropped, or kept and scaled up, and the mask says which.
+    let on = Some(Tensor::scalar(true));
+    let y = node("Dropout", 13).int("seed", 5).outputs(2).run(&[x, ratio, on]).unwrap();
+    for ((v, kept), x) in y[0].to_f32s().iter().zip(y[1].slice::<bool>()).zip([3.0f32, 4.0]) {
+        assert!((v - if *kept { x / 0.7 } else { 0.0 }).abs() < 1e-5, "{y:?}");
+    }
 }
 
 /// What exporters write to merge and split heads: the shape is taken apart and put together again.
