@@ -87,6 +87,7 @@ define_ops! {
     21 => branch::If,
     22 => loop_op::Loop,
     23 => scan::Scan,
+    24 => complex_mul::ComplexMul,
     30 => bit_cast::BitCast,
     35 => qmatmul::QMatMul,
     36 => qconv::QConv,

@@ -46,6 +46,7 @@ macro_rules! families {
 
 families! {
     attention,
+    complex_mul,
     indexing,
     ml,
     movers,
