@@ -11,7 +11,9 @@ fn naive(equation: &str, operands: &[Tensor]) -> (Vec<usize>, Vec<f64>) {
     let terms: Vec<Vec<char>> = left.split(',').map(|t| t.chars().collect()).collect();
     let mut sizes: BTreeMap<char, usize> = BTreeMap::new();
     for (t, x) in terms.iter().zip(operands) {
-        t.iter().zip(x.shape()).for_each(|(c, n)| drop(sizes.insert(*c, *n)));
+        t.iter().zip(x.shape()).for_each(|(c, n)| {
+            sizes.insert(*c, *n);
+        });
     }
     let letters: Vec<char> = sizes.keys().copied().collect();
     let values: Vec<Vec<f64>> = operands.iter().map(|x| x.to_f64s()).collect();
