@@ -1,7 +1,7 @@
 // matmul_nbits.cu — product with a weight of few bits:  y[m,n] = sum_k a[m,k] (b[n,k] - zero[n,k/BLOCK_SIZE]) scale[n,k/BLOCK_SIZE] + bias[n]
-// Args     a: T [m,k] · b: u8 [n, blocks, BLOCK_SIZE*BITS/8], low bits first, blocks = ceil(k/BLOCK_SIZE) · scales: T [n, blocks] ·
-//          zeros: u8 [n, ceil(blocks*BITS/8)] packed as b is, T [n, blocks], or null · bias: T [n] or null · y: T [m,n] · m, n, k: i64
-// Params   T {float,f16,bf16} · BITS {2,4,8} · BLOCK_SIZE {16, 32, ..}: a power of two · ZEROS {ZEROS_DEFAULT 0: half of the range,
+// Args     a: T_DATA [m,k] · b: u8 [n, blocks, BLOCK_SIZE*BITS/8], low bits first, blocks = ceil(k/BLOCK_SIZE) · scales: T_DATA [n, blocks] ·
+//          zeros: u8 [n, ceil(blocks*BITS/8)] packed as b is, T_DATA [n, blocks], or null · bias: T_DATA [n] or null · y: T_DATA [m,n] · m, n, k: i64
+// Params   T_DATA {float,f16,bf16} · BITS {2,4,8} · BLOCK_SIZE {16, 32, ..}: a power of two · ZEROS {ZEROS_DEFAULT 0: half of the range,
 //          ZEROS_PACKED 1, ZEROS_FLOAT 2} · HAS_BIAS {0,1} · ROWS {1,2,4,8} of a at a time · THREADS {128,256}
 // Requires BLOCK_SIZE * BITS a multiple of 8
 // Launch   grid = (ceil(n/(THREADS/32)), min(ceil(m/ROWS), 65535), the kernel strides) · block = THREADS · smem = 0
@@ -10,8 +10,8 @@
 #define ZEROS_DEFAULT 0
 #define ZEROS_PACKED 1
 #define ZEROS_FLOAT 2
-#if !defined(T) || !defined(BITS) || !defined(BLOCK_SIZE) || !defined(ZEROS) || !defined(HAS_BIAS)
-#error "T, BITS, BLOCK_SIZE, ZEROS or HAS_BIAS is not defined"
+#if !defined(T_DATA) || !defined(BITS) || !defined(BLOCK_SIZE) || !defined(ZEROS) || !defined(HAS_BIAS)
+#error "T_DATA, BITS, BLOCK_SIZE, ZEROS or HAS_BIAS is not defined"
 #endif
 #if !defined(ROWS) || !defined(THREADS)
 #error "ROWS or THREADS is not defined"
@@ -26,13 +26,13 @@ static_assert(BITS == 2 || BITS == 4 || BITS == 8, "a byte holds whole elements"
 static_assert(BLOCK_SIZE % PER_BYTE == 0, "a block is whole bytes");
 
 #if ZEROS == ZEROS_FLOAT
-typedef T T_ZERO;
+typedef T_DATA T_ZERO;
 #else
 typedef u8 T_ZERO;
 #endif
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-KERNEL_NAME(const T* a, const u8* b, const T* scales, const T_ZERO* zeros, const T* bias, T* y, const i64 m, const i64 n, const i64 k)
+KERNEL_NAME(const T_DATA* a, const u8* b, const T_DATA* scales, const T_ZERO* zeros, const T_DATA* bias, T_DATA* y, const i64 m, const i64 n, const i64 k)
 {
     const int lane = threadIdx.x % 32;
     const i64 column = (i64)blockIdx.x * (THREADS / 32) + threadIdx.x / 32;
@@ -72,7 +72,7 @@ KERNEL_NAME(const T* a, const u8* b, const T* scales, const T_ZERO* zeros, const
 #if HAS_BIAS
                 sum += to_float(bias[column]);
 #endif
-                y[(m0 + r) * n + column] = from_float<T>(sum);
+                y[(m0 + r) * n + column] = from_float<T_DATA>(sum);
             }
         }
     }

@@ -427,7 +427,11 @@ fn check(what: &str, op: &Op, inputs: &[Option<Tensor>], epilogue: Option<&Progr
 
 fn check_all(name: &str, with: &dyn Fn(Option<Program>) -> Op, inputs: &[Option<Tensor>]) {
     for dtype in [DType::F32, DType::F16] {
-        assert!(check(name, &with(None), inputs, None, dtype, true) > 0 || name == "four batch dimensions");
+        // More batch dimensions than a product takes are copied together first, which is no launch of a product.
+        if name == "four batch dimensions" {
+            continue;
+        }
+        assert!(check(name, &with(None), inputs, None, dtype, true) > 0);
         let out = infer(&with(None), inputs).unwrap()[0].shape.concrete().unwrap();
         for (kind, program, shapes) in conv::epilogues(&out) {
             // Comparisons jump, and one type is enough for conversions.

@@ -18,7 +18,7 @@ pub(super) fn tactics(op: &MatMulNBits, p: &Problem) -> Vec<Tactic> {
         Some(_) => "ZEROS_FLOAT",
     };
     let kernel = KernelSpec::new("matmul_nbits.cu")
-        .define_type("T", a.dtype)
+        .define_type("T_DATA", a.dtype)
         .define("BITS", l.bits)
         .define("BLOCK_SIZE", l.block)
         .define("ZEROS", zeros)
