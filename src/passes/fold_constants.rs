@@ -7,11 +7,11 @@
 //! Random operators and nodes that give a graph output stay.
 
 use super::query::n_bytes;
-use crate::base::{Dim, Fact, Known, Result, Tensor};
+use crate::base::{DType, Dim, Fact, Known, Result, Tensor};
 use crate::bail;
 use crate::base::dims::Bindings;
 use crate::network::{Graph, Node, NodeId, Patch, ValueId, eval};
-use crate::ops::Op;
+use crate::ops::{CpuArgs, Op, PackCache, Packed, Problem};
 use crate::passes::{NodePass, PassCx};
 use crate::plan::problem_of;
 use std::sync::Arc;
@@ -20,6 +20,9 @@ const SMALL_BYTES: usize = 64 << 10;
 const MAX_BYTES: usize = 512 << 20;
 /// Work of one node in the plain reference computation: about a second.
 const MAX_FLOPS: f64 = 5e8;
+
+/// Elements from which on an element-wise node is computed by its CPU step.
+const LONG: usize = 1 << 16;
 
 /// See the module's text.
 pub struct FoldConstants;
@@ -46,14 +49,22 @@ impl NodePass for FoldConstants {
                     .collect();
                 let Some(ins) = ins else { return Ok(None) };
                 let bytes = check_size(g, node)?;
-                let flops = problem_of(g, n, &Bindings::new()).map_or(0.0, |p| node.op.def().flops(&p));
+                let problem = problem_of(g, n, &Bindings::new()).ok();
+                let flops = problem.as_ref().map_or(0.0, |p| node.op.def().flops(p));
                 if flops > MAX_FLOPS {
                     bail!(Unsupported, "its constant result would take {flops:.1e} operations to compute");
                 }
                 if !cx.take_folded(bytes) {
                     bail!(OutOfMemory, "the constants that were computed take too much memory already");
                 }
-                eval::eval_node(node, &ins)?.into_iter().map(Arc::new).collect()
+                let fast = problem.filter(|p| is_long(node, p)).map(|p| by_step(node, &p, &ins)).transpose()?.flatten();
+                match fast {
+                    Some(results) => results,
+                    None => eval::eval_node(node, &ins)?,
+                }
+                .into_iter()
+                .map(Arc::new)
+                .collect()
             }
         };
         let mut patch = cx.patch(g, &node.name);
@@ -66,6 +77,36 @@ impl NodePass for FoldConstants {
         }
         Ok(Some(patch))
     }
+}
+
+/// Element-wise and of so many elements that the reference would take its time: dequantized weights.
+fn is_long(node: &Node, p: &Problem) -> bool {
+    matches!(node.op, Op::Pointwise(_)) && p.outputs.iter().any(|d| d.numel() > LONG)
+}
+
+/// The results by the operator's CPU step, when it has one.
+fn by_step(node: &Node, p: &Problem, ins: &[Option<Arc<Tensor>>]) -> Result<Option<Vec<Tensor>>> {
+    struct NoPack;
+    impl PackCache for NoPack {
+        fn get_or_pack(&self, _slot: &str, make: &mut dyn FnMut() -> Packed) -> Packed {
+            make()
+        }
+    }
+    let same = ins.iter().zip(&p.inputs).all(|(t, d)| match (t, d) {
+        (Some(t), Some(d)) => t.dtype() == d.dtype && t.shape() == d.dims,
+        (t, d) => t.is_none() && d.is_none(),
+    });
+    if !same || ins.len() != p.inputs.len() {
+        return Ok(None);
+    }
+    let Some(step) = node.op.def().cpu(p, &NoPack)? else { return Ok(None) };
+    let mut work = Tensor::zeros(DType::U8, &[step.workspace()]);
+    let mut out: Vec<Tensor> = p.outputs.iter().map(|d| Tensor::zeros(d.dtype, &d.dims)).collect();
+    let inputs: Vec<*const u8> = ins.iter().map(|t| t.as_ref().map_or(std::ptr::null(), |t| t.bytes().as_ptr())).collect();
+    let outputs: Vec<*mut u8> = out.iter_mut().map(|t| t.bytes_mut().as_mut_ptr()).collect();
+    // SAFETY: operands, results and scratch are as the problem that the step was made for says.
+    unsafe { step.run(&CpuArgs { inputs: &inputs, outputs: &outputs, work: work.bytes_mut().as_mut_ptr() }) };
+    Ok(Some(out))
 }
 
 /// The elements, when inference knows all of them as numbers.

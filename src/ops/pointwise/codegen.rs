@@ -144,7 +144,7 @@ fn literal(value: f64, dtype: DType) -> String {
     match super::eval::round_to(Number::Float(value), dtype) {
         v if dtype.is_small() => {
             // Structs of one byte in device code.
-            let byte = dispatch!(dtype, T => crate::base::Tensor::scalar(T::from_number(v))).bytes()[0];
+            let byte = dispatch!(dtype, T => crate::base::Tensor::scalar(super::eval::kept::<T>(v))).bytes()[0];
             format!("{}{{({})0x{byte:x}}}", cuda_type(dtype), if dtype.is_small_int() && dtype.is_signed() { "i8" } else { "u8" })
         }
         Number::Float(v) if dtype == DType::F64 => format!("__longlong_as_double(0x{:x}ll)", v.to_bits()),

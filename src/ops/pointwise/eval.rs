@@ -8,7 +8,7 @@
 
 use super::func::Func;
 use super::program::{Instr, Program};
-use crate::base::small::{CastMode, from_number_mode};
+use crate::base::small::{CastMode, PowerRound, from_number_mode};
 use crate::base::tensor::{Number, Scalar, strides_of};
 use crate::base::{DType, Result, Tensor};
 use crate::dispatch;
@@ -69,23 +69,29 @@ fn read(t: &Tensor, at: usize) -> Number {
 }
 
 fn write(t: &mut Tensor, at: usize, v: Number) {
-    dispatch!(t.dtype(), T => t.slice_mut::<T>()[at] = T::from_number(v))
+    dispatch!(t.dtype(), T => t.slice_mut::<T>()[at] = kept(v))
+}
+
+/// As an element, where what the type has stays: infinities too, which a cast to a small float would not leave.
+pub(super) fn kept<T: Scalar>(v: Number) -> T {
+    from_number_mode(v, CastMode { saturate: false, round: PowerRound::Nearest })
 }
 
 /// Rounds or wraps a number to an element type.
 pub(super) fn round_to(v: Number, dtype: DType) -> Number {
-    dispatch!(dtype, T => T::from_number(v).to_number())
+    dispatch!(dtype, T => kept::<T>(v).to_number())
+}
+
+fn cast(v: Number, dtype: DType, mode: CastMode) -> Number {
+    dispatch!(dtype, T => from_number_mode::<T>(v, mode).to_number())
 }
 
 /// One instruction; `arg_type` is the type of its last argument.
 pub(super) fn apply(ins: &Instr, arg_type: DType, args: &[Number]) -> Number {
     let result = match ins.func {
         Func::Const => Number::Float(ins.value),
-        Func::Cast => args[0],
-        Func::CastMode => {
-            let mode = CastMode::from_code(ins.value as u8).unwrap_or_default();
-            return dispatch!(ins.dtype, T => from_number_mode::<T>(args[0], mode).to_number());
-        }
+        Func::Cast => return cast(args[0], ins.dtype, CastMode::default()),
+        Func::CastMode => return cast(args[0], ins.dtype, CastMode::from_code(ins.value as u8).unwrap_or_default()),
         Func::Select => {
             if int(args[0]) != 0 {
                 args[1]

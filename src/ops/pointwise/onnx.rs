@@ -171,7 +171,14 @@ fn func_of(cx: &ImportCx<'_>) -> Result<Func> {
 fn unary(cx: &mut ImportCx<'_>) -> Imported {
     skip_legacy(cx)?;
     let x = cx.input(0)?;
-    let p = Program::single(func_of(cx)?, &[dtype(cx, x)])?;
+    let (func, t) = (func_of(cx)?, dtype(cx, x));
+    let p = match func {
+        Func::IsNan if t.is_small_float() => program(&[t], |p| {
+            let wide = p.push_cast(0, DType::F32)?;
+            p.push(func, &[wide])
+        })?,
+        _ => Program::single(func, &[t])?,
+    };
     node(cx, p, &[x])
 }
 
@@ -350,9 +357,11 @@ fn is_inf(cx: &mut ImportCx<'_>) -> Imported {
     let positive = cx.flag("detect_positive", true)?;
     let t = dtype(cx, x);
     let p = program(&[t], |p| {
-        let n = p.push_const(negative as u8 as f64, t)?;
-        let y = p.push_const(positive as u8 as f64, t)?;
-        p.push(Func::IsInf, &[0, n, y])
+        let wide = if t.is_small_float() { DType::F32 } else { t };
+        let x = p.push_cast(0, wide)?;
+        let n = p.push_const(negative as u8 as f64, wide)?;
+        let y = p.push_const(positive as u8 as f64, wide)?;
+        p.push(Func::IsInf, &[x, n, y])
     })?;
     node(cx, p, &[x])
 }

@@ -13,7 +13,7 @@ use crate::base::DType;
 use crate::base::small::CastMode;
 use crate::base::tensor::{Number, Scalar, cast_slice};
 use crate::device::cpu::{Isa, vec};
-use crate::ops::pointwise::eval::round_to;
+use crate::ops::pointwise::eval::{kept, round_to};
 use crate::ops::pointwise::{Func, Instr, Program, Reg};
 use crate::{dispatch, dispatch_plain};
 use half::{bf16, f16};
@@ -307,7 +307,7 @@ fn const_bytes(value: f64, dtype: DType) -> [u8; 8] {
     let v = round_to(Number::Float(value), dtype);
     let mut bytes = [0; 8];
     dispatch!(block_type(dtype), T => {
-        let v = <T as Scalar>::from_number(v);
+        let v = kept::<T>(v);
         // SAFETY: copies the bytes of a plain number of at most 8 bytes.
         unsafe { std::ptr::copy_nonoverlapping((&raw const v).cast::<u8>(), bytes.as_mut_ptr(), size_of::<T>()) };
     });
