@@ -158,7 +158,9 @@ impl Simplifier {
                 if self.out.dtype(x) == ins.dtype {
                     return x;
                 }
-                if let Some(c) = self.constant(x) {
+                // What is no number has no cast to a small float that keeps it.
+                let kept = |c: &f64| c.is_finite() || !self.out.dtype(x).is_small_float();
+                if let Some(c) = self.constant(x).filter(kept) {
                     let through = Tensor::scalar(c).cast(self.out.dtype(x)).cast(ins.dtype);
                     let value = through.scalar_f64().unwrap_or(c);
                     if is_exact(value, ins.dtype) {

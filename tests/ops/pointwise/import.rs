@@ -387,3 +387,59 @@ fn scalar_constants_become_part_of_the_program() {
     let large = case("Add", 14, &[&i(&[1]), &Tensor::scalar((1i64 << 53) + 1)]).build(true).unwrap();
     assert_eq!(program(&large), "i64,i64;add(0,1):i64;>2");
 }
+
+#[test]
+fn quantization() {
+    let u8s = |v: &[i64]| i(v).cast(DType::U8);
+    let x = f(&[0.0, 1.5, 2.5, -300.0]).reshaped(&[2, 2]).unwrap();
+    let y = case("QuantizeLinear", 13, &[&x, &f(&[1.0, 2.0]), &u8s(&[10, 1])]).attr("axis", I(-2)).run();
+    assert_eq!((y.dtype(), y.to_i64s()), (DType::U8, vec![10, 12, 2, 0]));
+    // Blocks of two along a row of five; halves go to even.
+    let x = f(&[1.5, 2.5, 3.0, 5.0, -40.0]).reshaped(&[1, 5]).unwrap();
+    let scale = f(&[1.0, 2.0, 4.0]).reshaped(&[1, 3]).unwrap();
+    let blocked = case("QuantizeLinear", 21, &[&x, &scale]).attr("block_size", I(2)).attr("output_dtype", I(22));
+    let y = blocked.run();
+    assert_eq!((y.dtype(), y.to_i64s()), (DType::I4, vec![2, 2, 2, 2, -8]));
+    let wrong = case("QuantizeLinear", 21, &[&x, &scale]).attr("block_size", I(4));
+    assert!(wrong.error().contains("2 blocks of 4, not 3"), "{}", wrong.error());
+    // The quotient is 2.5006, which is 2.5 in half precision.
+    let (x, scale) = (f(&[0.25]).cast(DType::F16), f(&[0.1]).cast(DType::F16));
+    let y = case("QuantizeLinear", 21, &[&x, &scale]).attr("output_dtype", I(5)).run();
+    assert_eq!((y.dtype(), y.to_i64s()), (DType::I16, vec![2]));
+    let y = case("QuantizeLinear", 23, &[&x, &scale]).attr("output_dtype", I(5)).attr("precision", I(1)).run();
+    assert_eq!(y.to_i64s(), [3]);
+    let zero = Tensor::zeros(DType::F8E5M2, &[]);
+    let open = case("QuantizeLinear", 19, &[&f(&[1e6, -0.0]), &Tensor::scalar(1f32), &zero]).attr("saturate", I(0)).run();
+    assert_eq!((open.dtype(), open.bytes()), (DType::F8E5M2, &[0x7c, 0x80][..]));
+
+    let x = i(&[1, 15, 0]).cast(DType::U4);
+    let half = Tensor::scalar(0.5f32).cast(DType::F16);
+    let y = case("DequantizeLinear", 21, &[&x, &half, &Tensor::scalar(1i64).cast(DType::U4)]).run();
+    assert_eq!((y.dtype(), y.to_f32s()), (DType::F16, vec![0.0, 7.0, -0.5]));
+    let y = case("DequantizeLinear", 1, &[&i(&[-4]).cast(DType::I8), &Tensor::scalar(0.25f32)]).microsoft().run();
+    assert_eq!(y.to_f32s(), [-1.0]);
+    assert!(case("DequantizeLinear", 21, &[&f(&[1.0]), &Tensor::scalar(1f32)]).error().contains("f32"));
+
+    let x = f(&[0.0, 2.0, -3.0, -2.5, 1.34, 0.5]);
+    assert_eq!(case("DynamicQuantizeLinear", 11, &[&x]).run().to_i64s(), [153, 255, 0, 26, 221, 179]);
+}
+
+#[test]
+fn bits_and_small_types() {
+    let y = case("BitCast", 26, &[&f(&[1.0, -2.0])]).attr("to", I(6)).run();
+    assert_eq!((y.dtype(), y.to_i64s()), (DType::I32, vec![0x3f80_0000, -0x4000_0000]));
+    let y = case("BitCast", 26, &[&i(&[-1, 7]).cast(DType::I4)]).attr("to", I(21)).run();
+    assert_eq!((y.dtype(), y.to_i64s()), (DType::U4, vec![15, 7]));
+    let y = case("BitCast", 26, &[&i(&[-1, 3]).cast(DType::I4)]).attr("to", I(23)).run();
+    assert_eq!((y.dtype(), y.to_f32s()), (DType::F4E2M1, vec![-6.0, 1.5]));
+    assert!(case("BitCast", 26, &[&f(&[1.0])]).attr("to", I(7)).error().contains("32 bits"));
+
+    let open = Tensor::from_bytes(DType::F8E5M2, &[3], &[0x7c, 0x7e, 0x3c]).unwrap();
+    assert_eq!(case("IsNaN", 20, &[&open]).run().slice::<bool>(), [false, true, false]);
+    assert_eq!(case("IsInf", 20, &[&open]).run().slice::<bool>(), [true, false, false]);
+    let c = b(&[true, false, true]);
+    assert_eq!(case("Where", 16, &[&c, &open, &Tensor::zeros(DType::F8E5M2, &[])]).run().bytes(), [0x7c, 0, 0x3c]);
+    assert!(case("Add", 14, &[&open, &open]).error().contains("f8e5m2"));
+    let eye = case("EyeLike", 22, &[&Tensor::zeros(DType::I32, &[2, 3])]).attr("k", I(1)).attr("dtype", I(9)).run();
+    assert_eq!((eye.shape(), eye.slice::<bool>()), (&[2, 3][..], &[false, true, false, false, false, true][..]));
+}
