@@ -89,6 +89,10 @@ impl OpDef for GatherElements {
         Ok(vec![Fact::new(x.dtype, indices.shape.clone())])
     }
 
+    fn half(&self, _n_inputs: usize) -> Option<(crate::ops::HalfRole, Vec<usize>)> {
+        Some((crate::ops::HalfRole::Follows, vec![0]))
+    }
+
     fn eval(&self, cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {
         let (x, indices) = (cx.input(0)?, cx.input(1)?);
         let mut out = cx.output(0)?;

@@ -99,6 +99,9 @@ impl OpDef for GatherND {
             "batch_dims {} and tuples of {k} indices for data {x} and indices {indices}",
             self.batch_dims
         );
+        let rows = &indices.shape[..indices.rank() - 1];
+        let nothing = x.shape[b..b + k].iter().any(|d| d.is(0)) && rows.iter().all(|d| d.as_const().is_some_and(|n| n > 0));
+        ensure!(!nothing, InvalidArgument, "indices into an empty axis of {x}");
         let mut shape = Vec::new();
         for (d, n) in x.shape[..b].iter().zip(&indices.shape[..b]) {
             let clash = matches!((d.as_const(), n.as_const()), (Some(d), Some(n)) if d != n);
@@ -108,6 +111,10 @@ impl OpDef for GatherND {
         shape.extend_from_slice(&indices.shape[b..indices.rank() - 1]);
         shape.extend_from_slice(&x.shape[b + k..]);
         Ok(vec![Fact::new(x.dtype, Shape(shape))])
+    }
+
+    fn half(&self, _n_inputs: usize) -> Option<(crate::ops::HalfRole, Vec<usize>)> {
+        Some((crate::ops::HalfRole::Follows, vec![0]))
     }
 
     fn eval(&self, cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {

@@ -11,6 +11,7 @@ mod cuda;
 use crate::base::tensor::Number;
 use crate::base::{DType, Dim, Fact, Result, Tensor};
 use crate::device::DeviceProps;
+use crate::device::cpu::{SharedMut, for_each_task};
 use crate::network::ValueId;
 use crate::ops::topk::order_key;
 use crate::ops::{EvalCx, ImportCx, InferCx, OpDef, Problem, StepProgram, Tactic, TacticOptions, fresh_dim, onnx};
@@ -86,10 +87,10 @@ impl OpDef for NonMaxSuppression {
         let limit = cx.opt(3).map_or(0.0, |t| t.to_f32s()[0]);
         let least = cx.opt(4).map(|t| t.to_f32s()[0]);
         let (boxes, scores) = (boxes.slice::<f32>(), scores.slice::<f32>());
-        let mut out: Vec<i64> = Vec::new();
-        for row in 0..batch * classes {
+        let corners: Vec<[f32; 4]> = boxes.chunks_exact(4).map(|b| corners(b, self.center)).collect();
+        let select = |row: usize| {
             let (b, scores) = (row / classes, &scores[row * n..(row + 1) * n]);
-            let at = |j: usize| corners(&boxes[(b * n + j) * 4..][..4], self.center);
+            let corners = &corners[b * n..(b + 1) * n];
             let key = |j: &usize| order_key(Number::Float(scores[*j] as f64)).map_or((1, 0), |k| (0, !k));
             let mut order: Vec<usize> = (0..n).filter(|j| least.is_none_or(|s| scores[*j] > s)).collect();
             order.sort_by_key(key);
@@ -98,12 +99,21 @@ impl OpDef for NonMaxSuppression {
                 if kept.len() >= most {
                     break;
                 }
-                if !kept.iter().any(|k| overlap(at(*k), at(j), limit)) {
+                if !kept.iter().any(|k| overlap(corners[*k], corners[j], limit)) {
                     kept.push(j);
-                    out.extend([b, row % classes, j].map(|v| v as i64));
                 }
             }
-        }
+            kept
+        };
+        let mut rows: Vec<Vec<usize>> = vec![Vec::new(); batch * classes];
+        let shared = SharedMut::new(&mut rows);
+        // SAFETY: each task has a row of its own.
+        for_each_task(batch * classes, |row| unsafe { shared.slice(row, 1)[0] = select(row) });
+        let out: Vec<i64> = rows
+            .iter()
+            .enumerate()
+            .flat_map(|(row, kept)| kept.iter().flat_map(move |j| [row / classes, row % classes, *j].map(|v| v as i64)))
+            .collect();
         Ok(vec![Tensor::from_slice(&[out.len() / 3, 3], &out)])
     }
 

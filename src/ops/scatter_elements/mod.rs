@@ -51,6 +51,11 @@ impl OpDef for ScatterElements {
         Ok(vec![Fact::new(x.dtype, x.shape.clone())])
     }
 
+    fn half(&self, _n_inputs: usize) -> Option<(crate::ops::HalfRole, Vec<usize>)> {
+        let moves = matches!(self.reduction, Combine::None | Combine::Max | Combine::Min);
+        moves.then(|| (crate::ops::HalfRole::Follows, vec![0, 2]))
+    }
+
     fn eval(&self, cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {
         let (x, indices, updates) = (cx.input(0)?, cx.input(1)?, cx.input(2)?);
         let mut out = cx.output(0)?;

@@ -67,6 +67,10 @@ impl OpDef for TensorScatter {
         Ok(vec![Fact::new(x.dtype, x.shape.clone())])
     }
 
+    fn half(&self, _n_inputs: usize) -> Option<(crate::ops::HalfRole, Vec<usize>)> {
+        Some((crate::ops::HalfRole::Follows, vec![0, 1]))
+    }
+
     fn eval(&self, cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {
         let (x, update) = (cx.input(0)?, cx.input(1)?);
         let mut out = cx.output(0)?;

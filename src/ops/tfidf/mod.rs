@@ -39,7 +39,10 @@ impl TfIdf {
         let mut count = 0;
         for step in 1..=skips + 1 {
             let reach = (gram.len() - 1).saturating_mul(step);
-            for start in 0..row.len().saturating_sub(reach) {
+            if reach >= row.len() {
+                break;
+            }
+            for start in 0..row.len() - reach {
                 count += gram.iter().enumerate().all(|(k, g)| row[start + k * step] == *g) as u64;
             }
         }

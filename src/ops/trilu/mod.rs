@@ -36,6 +36,10 @@ impl OpDef for Trilu {
         Ok(vec![Fact::new(x.dtype, x.shape.clone())])
     }
 
+    fn half(&self, _n_inputs: usize) -> Option<(crate::ops::HalfRole, Vec<usize>)> {
+        Some((crate::ops::HalfRole::Follows, vec![0]))
+    }
+
     fn eval(&self, cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {
         let x = cx.input(0)?;
         let mut out = cx.output(0)?;

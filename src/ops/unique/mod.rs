@@ -80,7 +80,10 @@ impl OpDef for Unique {
         let slice = |j: usize| (0..outer).flat_map(move |o| (0..inner).map(move |i| (o * n + j) * inner + i));
         let compare = |a: usize, b: usize| slice(a).map(|k| keys[k]).cmp(slice(b).map(|k| keys[k]));
         let mut order: Vec<usize> = (0..n).collect();
-        order.sort_by(|a, b| compare(*a, *b).then(a.cmp(b)));
+        match outer * inner {
+            1 => order.sort_unstable_by_key(|j| (keys[*j], *j)),
+            _ => order.sort_by(|a, b| compare(*a, *b).then(a.cmp(b))),
+        }
         // Groups as their members, the first one lowest.
         let mut groups: Vec<Vec<usize>> = Vec::new();
         for j in order {
