@@ -134,6 +134,7 @@ fn fused_conv(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
         "LeakyRelu" => (Some(Func::LeakyRelu), &[0.01]),
         "Clip" => (Some(Func::Clip), &[f32::MIN as f64, f32::MAX as f64]),
         "HardSigmoid" => (Some(Func::HardSigmoid), &[0.2, 0.5]),
+        "HardSwish" => (Some(Func::HardSwish), &[]),
         other => bail!(Unsupported, "activation {other:?} is not known"),
     };
     if let Some(func) = func {

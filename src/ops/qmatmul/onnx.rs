@@ -21,6 +21,7 @@ pub(super) const TABLE: &[OnnxOp] = &[
     ms("QGemm", qgemm),
     ms("MatMulIntegerToFloat", to_float),
     ms("DynamicQuantizeMatMul", dynamic_quantize),
+    ms("QAttention", attention),
     ms("QLinearAdd", qlinear::add),
     ms("QLinearMul", qlinear::mul),
     ms("QLinearSigmoid", qlinear::sigmoid),
@@ -191,4 +192,29 @@ fn dynamic_quantize(cx: &mut ImportCx<'_>) -> Imported {
     let q = cx.call("DynamicQuantizeLinear", 11, &Attrs::new(), &[Some(a)], 3)?;
     let [x, scale, zero] = q[..] else { bail!(Internal, "DynamicQuantizeLinear has {} outputs", q.len()) };
     scaled(cx, [x, b], [Some(zero), bz], [scale, ws], bias, dtype)
+}
+
+/// Attention whose input and weight are quantized: the weight is a constant, so its dequantization costs nothing.
+fn attention(cx: &mut ImportCx<'_>) -> Imported {
+    let (x, w, bias, xs, ws) = (cx.input(0)?, cx.input(1)?, cx.input(2)?, cx.input(3)?, cx.input(4)?);
+    let (mask, xz, wz, past) = (cx.opt(5), cx.opt(6), cx.opt(7), cx.opt(8));
+    let dequantized = |cx: &mut ImportCx<'_>, v, scale, zero| -> Result<ValueId> {
+        let mut attrs = Attrs::new();
+        attrs.set("axis", &1i64);
+        Ok(cx.call("DequantizeLinear", 19, &attrs, &[Some(v), Some(scale), zero], 1)?[0])
+    };
+    let (x, w) = (dequantized(cx, x, xs, xz)?, dequantized(cx, w, ws, wz)?);
+    let mut attrs = Attrs::new();
+    for name in ["num_heads", "unidirectional", "past_present_share_buffer", "do_rotary"] {
+        if let Some(v) = cx.attrs.int(name)? {
+            attrs.set(name, &v);
+        }
+    }
+    for name in ["scale", "mask_filter_value"] {
+        if let Some(v) = cx.attrs.float(name)? {
+            attrs.set(name, &v);
+        }
+    }
+    let n = cx.n_outputs;
+    cx.call("com.microsoft.Attention", 1, &attrs, &[Some(x), Some(w), Some(bias), mask, past], n)
 }
