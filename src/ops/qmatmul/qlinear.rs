@@ -148,21 +148,47 @@ pub(super) fn add(cx: &mut ImportCx<'_>) -> Imported {
     let (sa, sb, sc) = (scaling(cx, 1, 2)?, scaling(cx, 4, 5)?, scaling(cx, 6, 7)?);
     let mut e = Elementwise::new();
     let (a, b) = (e.tensor(cx, a), e.tensor(cx, b));
-    let [sa, sb, (scale, zero)] = [sa, sb, sc].map(|s| e.scaling(cx, s));
-    let scale = e.reg(scale)?;
-    let term = |e: &mut Elementwise, x: Reg, (s, z): (Slot, Slot)| -> Result<Reg> {
-        let d = e.difference(x, z)?;
-        let s = e.reg(s)?;
-        let ratio = e.push(Func::Div, &[s, scale])?;
-        e.push(Func::Mul, &[d, ratio])
+    let all = [sa, sb, sc].map(|s| e.scaling(cx, s));
+    let v = match all {
+        [(Slot::Number(sa, _), Slot::Number(za, _)), (Slot::Number(sb, _), Slot::Number(zb, _)), (Slot::Number(sc, _), Slot::Number(zc, _))] => {
+            fused_sum(&mut e, [(a, sa, za), (b, sb, zb)], (sc, zc))?
+        }
+        [sa, sb, (scale, zero)] => {
+            let scale = e.reg(scale)?;
+            let term = |e: &mut Elementwise, x: Reg, (s, z): (Slot, Slot)| -> Result<Reg> {
+                let d = e.difference(x, z)?;
+                let s = e.reg(s)?;
+                let ratio = e.push(Func::Div, &[s, scale])?;
+                e.push(Func::Mul, &[d, ratio])
+            };
+            let (ta, tb) = (term(&mut e, a, sa)?, term(&mut e, b, sb)?);
+            let sum = e.push(Func::Add, &[ta, tb])?;
+            let zero = e.reg(zero)?;
+            e.push(Func::Add, &[sum, zero])?
+        }
     };
-    let (ta, tb) = (term(&mut e, a, sa)?, term(&mut e, b, sb)?);
-    let sum = e.push(Func::Add, &[ta, tb])?;
-    let zero = e.reg(zero)?;
-    let v = e.push(Func::Add, &[sum, zero])?;
     let v = e.push(Func::Round, &[v])?;
     e.saturate(v, to)?;
     Ok(vec![e.finish(cx)?])
+}
+
+/// The sum with ONNX Runtime's roundings, for sums that lie near a half: `fma(a, ra, fma(b, rb, shift))` in f32, with the
+/// zero points gathered in `shift`. A product of a byte and an f32 is exact in f64, so one rounding to f32 is the fma's.
+fn fused_sum(e: &mut Elementwise, terms: [(Reg, f64, f64); 2], (scale, zero): (f64, f64)) -> Result<Reg> {
+    let f32_of = |v: f64| v as f32 as f64;
+    let [(_, sa, za), (_, sb, zb)] = terms;
+    let (ra, rb) = (f32_of(sa / scale), f32_of(sb / scale));
+    let shift = f32_of(zero - f32_of(ra * za + f32_of(rb * zb)));
+    let mut sum = e.p.push_const(shift, DType::F64)?;
+    for (x, ratio) in [(terms[1].0, rb), (terms[0].0, ra)] {
+        let x = e.p.push_cast(x, DType::F64)?;
+        let ratio = e.p.push_const(ratio, DType::F64)?;
+        let product = e.push(Func::Mul, &[x, ratio])?;
+        let wide = e.p.push_cast(sum, DType::F64)?;
+        let wide = e.push(Func::Add, &[product, wide])?;
+        sum = e.p.push_cast(wide, DType::F32)?;
+    }
+    Ok(sum)
 }
 
 /// (a - a_zero) (b - b_zero) (a_scale b_scale / c_scale) + c_zero; rounded last.
