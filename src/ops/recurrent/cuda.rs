@@ -89,10 +89,13 @@ pub fn tactics(op: &Recurrent, p: &Problem, dev: &DeviceProps, opt: &TacticOptio
     // Weights that are not constant may have another size at another time.
     let vec = if p.known(R).is_none() && opt.dynamic { 1 } else { [8, 4, 2, 1].into_iter().find(|v| *v <= widest && s.hidden % v == 0).unwrap_or(1) };
     let make = |mode: i64, threads: usize| -> Tactic {
+        // Sums that a thread keeps in registers.
+        let sums = if threads > 512 { 16 } else { 32 };
+        let fitting: Vec<i64> = [1, 2, 4, 8].into_iter().filter(|nb| *nb as usize * vec <= sums).collect();
         let rows: Vec<i64> = match opt.dynamic {
-            true => vec![1, 4],
-            false if mode == LOOP => vec![best_rows(&[1, 2, 4, 8], s.batch, s.dirs, dev) as i64],
-            false => vec![1, best_rows(&[1, 2, 4, 8], s.batch, s.dirs * s.hidden.div_ceil(2 * UNITS), dev) as i64],
+            true => vec![1, fitting.iter().copied().find(|nb| *nb == 4).unwrap_or(2)],
+            false if mode == LOOP => vec![best_rows(&fitting, s.batch, s.dirs, dev) as i64],
+            false => vec![1, best_rows(&fitting, s.batch, s.dirs * s.hidden.div_ceil(2 * UNITS), dev) as i64],
         };
         let mut kernels: Vec<KernelSpec> = rows.iter().map(|nb| spec(op, x.dtype, LOOP, 0, *nb, vec, threads)).collect();
         if mode == STEPS {
