@@ -114,7 +114,7 @@ def tree_ensemble(r, name):
         for k, v in lists.items():
             v.append(r.int(0, n - 1) if k == "nodes_featureids" else 0)
         if modes[i] == 6:
-            # ONNX Runtime takes whole numbers that are not negative, and -1.
+            # ONNX Runtime takes whole numbers only, of x as well.
             sets.extend(list(r.r.choice([-1, 0, 1, 2, 3], r.int(1, 3), replace=False)) + [np.nan])
         for branch in ("true", "false"):
             if depth == 0 or r.chance(0.2):
@@ -134,7 +134,8 @@ def tree_ensemble(r, name):
                      "nodes_splits": tensor(splits, dtype), "leaf_weights": tensor(weights, dtype)}
     if sets:
         attrs["membership_values"] = tensor(sets, dtype)
-    return Spec(name, rows(r, n, dtype), attrs, 5, ML)
+    draw = (lambda r: [np.floor(x) for x in rows(r, n, dtype)(r)]) if sets else rows(r, n, dtype)
+    return Spec(name, draw, attrs, 5, ML)
 
 
 @op("LinearRegressor")
