@@ -59,10 +59,8 @@ pub(super) fn imputer(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
         false => (Tensor::from_slice(&[ints.len()], &ints).cast(dtype), Tensor::scalar(int).cast(dtype)),
     };
     ensure!(values.numel() > 0, InvalidArgument, "there are no values of {dtype} to put in place of others");
-    let fits = n_features(cx, x) == Some(values.numel()) && cx.shape(x).rank() <= 2;
-    let known = n_features(cx, x).is_some() || values.numel() == 1;
-    ensure!(known, Unsupported, "the number of features in {} must be known", cx.shape(x));
-    // As many values as features, or the first for all.
+    let fits = n_features(cx, x).is_none_or(|n| n == values.numel()) && cx.shape(x).rank() <= 2;
+    // As many values as features (when their number is not known yet, it has to turn out so), or the first for all.
     let values = if fits { values } else { Tensor::from_bytes(dtype, &[1], &values.bytes()[..dtype.size()])? };
     let (is_nan, values) = (dtype.is_float() && float.is_nan(), cx.constant(values));
     let found = if is_nan {
@@ -131,15 +129,14 @@ pub(super) fn vectorizer(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
             0 => bail!(Unsupported, "operand {i} is a scalar"),
             _ => x = cx.call1("Flatten", OPSET, &attrs(&[("axis", 1)]), &[x])?,
         }
-        let Some(width) = n_features(cx, x) else {
-            bail!(Unsupported, "the number of features of operand {i} must be known, got {}", cx.shape(x))
-        };
-        let width = width as i64;
-        if width > want {
-            x = columns(cx, x, 0, want)?;
-        } else if width < want {
-            let pads = cx.constant(Tensor::from_slice(&[4], &[0i64, 0, 0, want - width]));
+        // Where the width is not known, zeros for all of it are put behind, and cut off.
+        let width = n_features(cx, x).map(|w| w as i64);
+        if width.is_none_or(|w| w < want) {
+            let pads = cx.constant(Tensor::from_slice(&[4], &[0i64, 0, 0, want - width.unwrap_or(0)]));
             x = call(cx, "Pad", &[x, pads])?;
+        }
+        if width.is_none_or(|w| w > want) {
+            x = columns(cx, x, 0, want)?;
         }
         parts.push(x);
     }

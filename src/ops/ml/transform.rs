@@ -13,7 +13,7 @@ pub enum Transform {
     None,
     Softmax,
     Logistic,
-    /// Softmax that leaves scores of zero at zero.
+    /// Softmax that leaves scores of zero at zero (NaN where all are).
     SoftmaxZero,
     /// The inverse of the normal distribution.
     Probit,
@@ -68,12 +68,7 @@ fn softmax_zero(cx: &mut ImportCx<'_>, scores: ValueId) -> Result<ValueId> {
         p.push(Func::Select, &[counts, e, zero])
     })?;
     let sum = reduce(cx, "ReduceSum", parts)?;
-    pointwise(cx, &[parts, sum], |p| {
-        let zero = p.push_const(0.0, dtype)?;
-        let some = p.push(Func::Greater, &[1, zero])?;
-        let share = p.push(Func::Div, &[0, 1])?;
-        p.push(Func::Select, &[some, share, 0])
-    })
+    call(cx, "Div", &[parts, sum])
 }
 
 /// sqrt(2) erf^-1(2 p - 1), with the approximation of Winitzki that ONNX Runtime has.
