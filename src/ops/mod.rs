@@ -7,6 +7,7 @@ pub mod compose;
 pub mod def;
 pub mod epilogue;
 pub mod ml;
+pub mod in_f32;
 pub mod per_output;
 pub mod sequence;
 pub mod requant;

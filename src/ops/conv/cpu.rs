@@ -1,5 +1,5 @@
 //! Convolution on the CPU: f32 through the convolution core (weights packed once), and a row-wise loop for three
-//! spatial axes. Other types are left to the reference.
+//! spatial axes; f16 and bf16 through f32. f64 is left to the reference, which is parallel.
 
 use super::{Conv, ConvGeometry, FIRST_EXTRA};
 use crate::base::{DType, Result};
@@ -7,7 +7,7 @@ use crate::device::cpu::conv::{ConvEpilogue, ConvParams, ConvWeights, conv2d};
 use crate::device::cpu::{SharedMut, for_each_task};
 use crate::internal;
 use crate::ops::epilogue::CpuEpilogue;
-use crate::ops::{CpuArgs, CpuStep, PackCache, Packed, Problem};
+use crate::ops::{CpuArgs, CpuStep, PackCache, Packed, Problem, in_f32};
 use std::sync::Arc;
 
 /// Floats of the smallest window that the core copies.
@@ -15,6 +15,14 @@ const MAX_WINDOW: usize = 16 << 20;
 
 pub(super) fn cpu(op: &Conv, p: &Problem, pack: &dyn PackCache) -> Result<Option<Box<dyn CpuStep>>> {
     let (Some(x), Some(w), Some(y)) = (p.input(0), p.input(1), p.outputs.first()) else { return Ok(None) };
+    if in_f32::is_half(x.dtype) {
+        let epilogue = op.epilogue.as_ref().map(in_f32::program);
+        if epilogue == Some(None) {
+            return Ok(None);
+        }
+        let op = Conv { epilogue: epilogue.flatten(), ..op.clone() };
+        return in_f32::step(p, pack, |p| cpu(&op, p, pack));
+    }
     if x.dtype != DType::F32 {
         return Ok(None);
     }

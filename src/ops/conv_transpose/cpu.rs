@@ -1,5 +1,5 @@
 //! Transposed convolution on the CPU, f32: the core for one and two spatial axes (weights packed once), a loop that
-//! spreads input rows for three. Other types are left to the reference.
+//! spreads input rows for three; f16 and bf16 through f32. f64 is left to the reference, which is parallel.
 
 use super::{ConvTranspose, ConvTransposeGeometry, FIRST_EXTRA};
 use crate::base::{DType, Result};
@@ -9,11 +9,19 @@ use crate::device::cpu::{SharedMut, for_each_task};
 use crate::internal;
 use crate::ops::conv::{floats, optional_floats};
 use crate::ops::epilogue::CpuEpilogue;
-use crate::ops::{CpuArgs, CpuStep, PackCache, Packed, Problem};
+use crate::ops::{CpuArgs, CpuStep, PackCache, Packed, Problem, in_f32};
 use std::sync::Arc;
 
 pub(super) fn cpu(op: &ConvTranspose, p: &Problem, pack: &dyn PackCache) -> Result<Option<Box<dyn CpuStep>>> {
     let (Some(x), Some(w), Some(y)) = (p.input(0), p.input(1), p.outputs.first()) else { return Ok(None) };
+    if in_f32::is_half(x.dtype) {
+        let epilogue = op.epilogue.as_ref().map(in_f32::program);
+        if epilogue == Some(None) {
+            return Ok(None);
+        }
+        let op = ConvTranspose { epilogue: epilogue.flatten(), ..op.clone() };
+        return in_f32::step(p, pack, |p| cpu(&op, p, pack));
+    }
     if x.dtype != DType::F32 {
         return Ok(None);
     }

@@ -3,10 +3,24 @@
 use super::{Pad, PadMode};
 use crate::base::{DType, Result, Tensor};
 use crate::network::ValueId;
+use crate::ops::reshape::Reshape;
 use crate::ops::{ImportCx, OnnxOp, onnx};
 use crate::{ensure, err};
 
-pub const TABLE: &[OnnxOp] = &[onnx("Pad", 1, pad_1), onnx("Pad", 11, pad_11)];
+pub const TABLE: &[OnnxOp] = &[
+    onnx("Pad", 1, pad_1),
+    onnx("Pad", 11, pad_11),
+    OnnxOp { domain: "com.microsoft", name: "Pad", since: 1, import: contrib_pad },
+];
+
+/// As the standard's, but the pads may also be a matrix of one row.
+fn contrib_pad(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
+    let pads = cx.input(1)?;
+    if cx.shape(pads).rank() == 2 {
+        cx.inputs[1] = Some(cx.add(Reshape::to_shape(vec![-1]), &[pads])?);
+    }
+    pad_11(cx)
+}
 
 fn mode(cx: &ImportCx<'_>) -> Result<PadMode> {
     let mode = cx.string("mode", "constant")?;

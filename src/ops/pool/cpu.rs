@@ -1,5 +1,6 @@
 //! Pooling on the CPU, f32: the core for maximum and average in one or two axes, a plain loop over planes for the rest
-//! (Lp, indices, three axes). Other types are left to the reference.
+//! (Lp, indices, three axes). f16 and bf16 go through f32. Other types are left to
+//! the reference.
 
 use super::{Pool, PoolKind};
 use crate::base::{DType, Result};
@@ -7,13 +8,16 @@ use crate::device::cpu::pool::{Divisor, PoolParams, average_pool2d, max_pool2d};
 use crate::device::cpu::{SharedMut, for_each_task};
 use crate::ops::conv::floats;
 use crate::ops::window::Window3;
-use crate::ops::{CpuArgs, CpuStep, Problem};
+use crate::ops::{CpuArgs, CpuStep, PackCache, Problem, in_f32};
 
 /// Floats of a padded row.
 const MAX_ROW: usize = 16 << 20;
 
-pub(super) fn cpu(op: &Pool, p: &Problem) -> Result<Option<Box<dyn CpuStep>>> {
+pub(super) fn cpu(op: &Pool, p: &Problem, pack: &dyn PackCache) -> Result<Option<Box<dyn CpuStep>>> {
     let (Some(x), Some(y)) = (p.input(0), p.outputs.first()) else { return Ok(None) };
+    if in_f32::is_half(x.dtype) {
+        return in_f32::step(p, pack, |p| cpu(op, p, pack));
+    }
     if x.dtype != DType::F32 {
         return Ok(None);
     }

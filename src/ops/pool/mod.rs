@@ -116,8 +116,8 @@ impl OpDef for Pool {
         eval::eval(self, cx)
     }
 
-    fn cpu(&self, p: &Problem, _pack: &dyn PackCache) -> Result<Option<Box<dyn CpuStep>>> {
-        cpu::cpu(self, p)
+    fn cpu(&self, p: &Problem, pack: &dyn PackCache) -> Result<Option<Box<dyn CpuStep>>> {
+        cpu::cpu(self, p, pack)
     }
 
     fn cuda_tactics(&self, p: &Problem, _dev: &DeviceProps, _opt: &TacticOptions) -> Vec<Tactic> {

@@ -5,6 +5,7 @@ use crate::base::Result;
 use crate::network::ValueId;
 use crate::ops::conv::{resolve_auto_pad, window_attrs};
 use crate::ops::reduce::{Reduce, ReduceKind};
+use crate::ops::transpose::Transpose;
 use crate::ops::window::AutoPad;
 use crate::ops::{ImportCx, OnnxOp, onnx};
 use crate::{bail, ensure, err};
@@ -16,6 +17,7 @@ pub(super) const TABLE: &[OnnxOp] = &[
     onnx("GlobalMaxPool", 1, |cx| global(cx, ReduceKind::Max)),
     onnx("GlobalAveragePool", 1, |cx| global(cx, ReduceKind::Mean)),
     onnx("GlobalLpPool", 1, global_lp),
+    OnnxOp { domain: "com.microsoft", name: "NhwcMaxPool", since: 1, import: nhwc_max_pool },
 ];
 
 /// The attributes that all three kinds share.
@@ -54,6 +56,20 @@ fn max_pool(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
     op.indices = cx.n_outputs > 1;
     let x = cx.input(0)?;
     cx.add_multi(op, &[Some(x)])
+}
+
+/// Channels last: between two transposes.
+fn nhwc_max_pool(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
+    let x = cx.input(0)?;
+    let rank = cx.shape(x).rank() as i64;
+    ensure!(rank >= 3, InvalidArgument, "input 0: expected [n, spatial.., c], got {}", cx.shape(x));
+    let to: Vec<i64> = [0, rank - 1].into_iter().chain(1..rank - 1).collect();
+    let back: Vec<i64> = std::iter::once(0).chain(2..rank).chain([1]).collect();
+    let x = cx.add(Transpose { perm: to }, &[x])?;
+    cx.inputs[0] = Some(x);
+    let op = pool_op(cx, PoolKind::Max)?;
+    let y = cx.add(op, &[x])?;
+    Ok(vec![cx.add(Transpose { perm: back }, &[y])?])
 }
 
 fn average_pool(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {

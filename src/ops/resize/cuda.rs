@@ -1,10 +1,11 @@
-//! CUDA: `resize.cu` along one to three innermost axes. Not there: antialias, the coordinates `tf_half_pixel_for_nn`,
-//! linear and cubic of integers.
+//! CUDA: `resize.cu` along one to three innermost axes. A resize of more axes runs on the host, and so does one whose
+//! scales or sizes are not known while the engine is built.
 
 use super::axis::AxisPlan;
 use super::{CoordinateMode, NearestMode, Resize, ResizeMode};
-use crate::base::{DType, Result};
+use crate::base::Result;
 use crate::device::DeviceProps;
+use crate::ops::per_output::weighted_type;
 use crate::ops::transpose::cuda::{filled, unit};
 use crate::ops::{Arg, KernelSpec, Launch, Problem, StepProgram, Tactic, TacticOptions, TacticSource, blocks, i32_struct};
 use crate::{ensure, err};
@@ -35,7 +36,7 @@ pub fn tactics(op: &Resize, p: &Problem, opt: &TacticOptions) -> Vec<Tactic> {
         CoordinateMode::Asymmetric => 3,
         CoordinateMode::TfCropAndResize => 4,
         CoordinateMode::HalfPixelSymmetric => 5,
-        CoordinateMode::TfHalfPixelForNn => return vec![],
+        CoordinateMode::TfHalfPixelForNn => 6,
     };
     let crops = op.coordinates == CoordinateMode::TfCropAndResize;
     let mut active = active(&plan);
@@ -43,15 +44,14 @@ pub fn tactics(op: &Resize, p: &Problem, opt: &TacticOptions) -> Vec<Tactic> {
         // An axis that stays at this shape may change at another.
         active = active.max(plan.len().saturating_sub(2).clamp(1, 3).min(plan.len()));
     }
-    if op.antialias || active > 3 || plan.is_empty() {
+    if active > 3 || plan.is_empty() {
         return vec![];
     }
     let (mode, ty) = match op.mode {
         // Nearest moves elements; only the extrapolated value needs the type.
-        ResizeMode::Nearest if crops && x.dtype != DType::Bool => (0, crate::ops::cuda_type(x.dtype)),
+        ResizeMode::Nearest if crops && !x.dtype.is_small() => (0, crate::ops::cuda_type(x.dtype)),
         ResizeMode::Nearest if crops => return vec![],
         ResizeMode::Nearest => (0, unit(x.dtype.size())),
-        _ if !x.dtype.is_float() => return vec![],
         ResizeMode::Linear => (1, crate::ops::cuda_type(x.dtype)),
         ResizeMode::Cubic => (2, crate::ops::cuda_type(x.dtype)),
     };
@@ -60,12 +60,19 @@ pub fn tactics(op: &Resize, p: &Problem, opt: &TacticOptions) -> Vec<Tactic> {
         let round = NearestMode::ALL.iter().position(|m| *m == op.nearest).expect("every mode is listed");
         kernel = kernel.define("ROUND", round);
     }
-    if op.mode == ResizeMode::Cubic {
+    if op.mode != ResizeMode::Nearest {
         kernel = kernel.define("EXCLUDE_OUTSIDE", op.exclude_outside as i64);
     }
+    let kernel = kernel.define("T_ACC", weighted_type(x.dtype)).define("ANTIALIAS", op.antialias as i64);
     let kernel = kernel.define("ACTIVE", active).define("THREADS", THREADS);
     vec![Tactic {
-        name: format!("resize/{}_{}_{}_active{active}_{ty}", op.mode.name(), op.coordinates.name(), op.nearest.name()),
+        name: format!(
+            "resize/{}{}_{}_{}_active{active}_{ty}",
+            op.mode.name(),
+            if op.antialias { "_antialias" } else { "" },
+            op.coordinates.name(),
+            op.nearest.name()
+        ),
         source: TacticSource::Kernels,
         kernels: vec![kernel],
         params: vec![active as i64],
