@@ -75,7 +75,7 @@ fn additive_mask(cx: &mut ImportCx<'_>, mask: ValueId, q: ValueId, k: ValueId, t
     let packed = &(&batch * 3) + 2;
     let both = *n == &batch * 2;
     ensure!(
-        *n == batch || both || (n.as_const().is_none() && *n != packed),
+        *n == batch || both || ((n.as_const().is_none() || batch.as_const().is_none()) && *n != packed),
         Unsupported,
         "a mask of {n} lengths for a batch of {batch} is not supported"
     );
@@ -156,9 +156,9 @@ fn finish(cx: &mut ImportCx<'_>, parts: Parts, r: Request) -> Result<Vec<ValueId
     }
     let causal = match (r.causal, r.mask) {
         (false, _) => Causal::No,
-        // Only where a mask may take every key of a query do the later ones count.
-        (true, Some(_)) => Causal::Lowest,
-        (true, None) => Causal::Exclude,
+        // Only where a mask may take every key of a query, or where scores are shown, do the later ones count.
+        (true, None) if r.scores == Scores::None => Causal::Exclude,
+        (true, _) => Causal::Lowest,
     };
     let op = Attention {
         q_heads: r.heads,
@@ -299,7 +299,7 @@ pub fn multi_head(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
         past: past(cx, 6)?,
         filled: cx.opt(8),
         present: cx.n_outputs > 1,
-        scores: if cx.n_outputs > 3 { Scores::Raw } else { Scores::None },
+        scores: if cx.n_outputs > 3 { Scores::Masked } else { Scores::None },
     };
     finish(cx, parts, r)
 }
@@ -315,6 +315,11 @@ pub fn decoder_masked(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
     );
     ensure!(cx.opt(8).is_none() && cx.opt(9).is_none(), Unsupported, "beam search inside the operator is not supported");
     let wants_scores = cx.flag("output_qk", false)? && cx.n_outputs > 3;
+    ensure!(
+        !(wants_scores && shares && has_past),
+        Unsupported,
+        "scores against a cache that is a buffer of full length are not supported"
+    );
     let mut parts = operands(cx, heads)?;
     if let Some(bias) = cx.opt(10) {
         add_bias(cx, &mut parts, bias)?;
@@ -327,7 +332,7 @@ pub fn decoder_masked(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
         past: past(cx, 5)?,
         filled: cx.opt(7).filter(|_| shares && has_past),
         present: cx.n_outputs > 1,
-        scores: if wants_scores { Scores::Raw } else { Scores::None },
+        scores: if wants_scores { Scores::Masked } else { Scores::None },
     };
     finish(cx, parts, r)
 }

@@ -3,13 +3,14 @@
 
 use super::contrib::scale;
 use super::parts::*;
-use super::{Attention, Causal};
+use super::{Attention, Causal, Scores};
 use crate::base::{Attrs, DType, Result};
 use crate::network::ValueId;
 use crate::ops::ImportCx;
 use crate::ops::cache_update::CacheUpdate;
 use crate::ops::pointwise::Func;
 use crate::ops::rotary::Rotary;
+use crate::ops::slice::Slice;
 use crate::{bail, ensure};
 
 pub fn group_query(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
@@ -58,12 +59,36 @@ pub fn group_query(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
         window: window.max(0),
         pad_mask: true,
         smooth: cx.int("smooth_softmax", 0)? > 0,
+        scores: match cx.int("qk_output", 0)? {
+            _ if cx.n_outputs <= 3 => Scores::None,
+            1 => Scores::Masked,
+            2 => Scores::Softmax,
+            mode => bail!(InvalidArgument, "attribute qk_output is {mode}, and scores are an output"),
+        },
         ..Attention::plain()
     };
+    let kind = op.scores;
     let (mask, sinks) = (cx.opt(10), cx.opt(11));
     let operands = [Some(q), Some(present_k), Some(present_v), mask, Some(lengths), Some(start), sinks];
-    let y = cx.add_opt(op, &operands)?;
-    Ok(vec![y, present_k, present_v])
+    let out = cx.add_multi(op, &operands)?;
+    let mut all = vec![out[0], present_k, present_v];
+    if let Some(scores) = out.get(1) {
+        // The cache may be longer than what is in it.
+        let end = cast(cx, total, DType::I64)?;
+        let (start, end, axis) = (ints(cx, &[0]), reshape(cx, end, &[1])?, ints(cx, &[3]));
+        let mut scores = cx.add(Slice {}, &[*scores, start, end, axis])?;
+        if kind == Scores::Masked {
+            // Keys that take no part show 0.
+            let t = dtype(cx, scores);
+            scores = pointwise(cx, &[scores], |p| {
+                let (none, zero) = (p.push_const(f64::NEG_INFINITY, t)?, p.push_const(0.0, t)?);
+                let is_none = p.push(Func::Equal, &[0, none])?;
+                p.push(Func::Select, &[is_none, zero, 0])
+            })?;
+        }
+        all.push(scores);
+    }
+    Ok(all)
 }
 
 fn refuse_quantized(cx: &ImportCx<'_>) -> Result<()> {
@@ -73,8 +98,6 @@ fn refuse_quantized(cx: &ImportCx<'_>) -> Result<()> {
     }
     cx.int("kv_cache_bit_width", 0)?;
     ensure!(!cx.flag("sliding_window_cache", false)?, Unsupported, "attribute sliding_window_cache = 1 is not supported");
-    let scores = cx.int("qk_output", 0)?;
-    ensure!(scores == 0 || cx.n_outputs <= 3, Unsupported, "attribute qk_output = {scores} is not supported");
     ensure!(cx.opt(12).is_none() && cx.opt(13).is_none(), Unsupported, "a quantized cache is not supported");
     Ok(())
 }
