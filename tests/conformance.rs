@@ -15,6 +15,8 @@ mod baseline;
 mod case;
 #[path = "conformance/check.rs"]
 mod check;
+#[path = "conformance/operators.rs"]
+mod operators;
 #[path = "conformance/reason.rs"]
 mod reason;
 #[path = "conformance/table.rs"]

@@ -6,6 +6,7 @@
 pub mod compose;
 pub mod def;
 pub mod epilogue;
+pub mod limits;
 pub mod ml;
 pub mod in_f32;
 pub mod per_output;
@@ -55,11 +56,19 @@ macro_rules! define_ops {
         /// Id and name of every operator.
         pub const OPS: &[(u16, &str)] = &[$(($id, <$m::$t as OpHome>::NAME)),*];
 
-        /// Every ONNX importer with the name of the operator whose home it is in.
+        /// Every ONNX importer.
         pub fn onnx_table() -> impl Iterator<Item = &'static OnnxOp> {
             let tables: &[&'static [OnnxOp]] = &[$(<$m::$t as OpHome>::ONNX),*];
             let tables: Vec<&'static [OnnxOp]> = tables.to_vec();
             tables.into_iter().flatten().chain(ml::TABLE)
+        }
+
+        /// The same with the name of the operator in whose home each importer is.
+        pub fn onnx_homes() -> impl Iterator<Item = (&'static str, &'static OnnxOp)> {
+            let tables: Vec<(&'static str, &'static [OnnxOp])> =
+                vec![$((<$m::$t as OpHome>::NAME, <$m::$t as OpHome>::ONNX)),*];
+            let homes = tables.into_iter().flat_map(|(home, table)| table.iter().map(move |o| (home, o)));
+            homes.chain(ml::TABLE.iter().map(|o| ("ml", o)))
         }
     };
 }

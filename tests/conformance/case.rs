@@ -14,9 +14,9 @@ pub struct Case {
     /// `node/test_abs`.
     pub name: String,
     pub kind: &'static str,
-    model: PathBuf,
+    pub model: PathBuf,
     /// Data sets; empty for a network whose input is made here.
-    sets: Vec<PathBuf>,
+    pub sets: Vec<PathBuf>,
 }
 
 /// What came of a case.

@@ -25,6 +25,8 @@ pub const LEFT_OUT: &[(&str, &str)] = &[
 /// ONNX's number of the type string.
 const STRING: i32 = 8;
 const RANDOM: &[&str] = &["Bernoulli", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial"];
+/// Dropout with the operand that switches it on.
+const TRAINING_DROPOUT: &str = "Dropout in training";
 const STRINGS: &[&str] = &["StringConcat", "StringSplit", "StringNormalizer", "RegexFullMatch"];
 
 fn left_out(class: &str, detail: impl Into<String>) -> Option<(&'static str, String)> {
@@ -50,7 +52,8 @@ fn boundary(v: &ValueInfoProto) -> Option<(&'static str, String)> {
 
 fn nodes(graph: &GraphProto, see: &mut dyn FnMut(&str, &str)) {
     for n in &graph.node {
-        see(n.domain(), n.op_type());
+        let trains = n.op_type() == "Dropout" && n.input.get(2).is_some_and(|i| !i.is_empty());
+        see(n.domain(), if trains { TRAINING_DROPOUT } else { n.op_type() });
         for g in n.attribute.iter().filter_map(|a| a.g.as_ref()) {
             nodes(g, see);
         }
@@ -65,7 +68,7 @@ pub fn of_model(model: &OnnxModel) -> Option<(&'static str, String)> {
         let class = match (domain, op) {
             ("ai.onnx.preview.training", _) | ("", "Gradient") => "training",
             ("", "ImageDecoder") => "image files",
-            ("", op) if RANDOM.contains(&op) => "random",
+            ("", op) if RANDOM.contains(&op) || op == TRAINING_DROPOUT => "random",
             ("", op) if STRINGS.contains(&op) => "string",
             ("ai.onnx.preview", _) => "preview",
             _ => return,

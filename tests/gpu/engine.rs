@@ -97,7 +97,7 @@ fn eight_threads_with_a_context_each_give_the_same_bits() {
                             // SAFETY: our stream. Keeps the queue short and compares along the way.
                             unsafe { device.stream_synchronize(stream).unwrap() };
                             let now = download(&device, &output, &[4, 10]);
-                            compare("probabilities", &now, &want, false).unwrap();
+                            compare("probabilities", &now, &want, None).unwrap();
                         }
                     }
                     // SAFETY: our stream, destroyed once.
@@ -111,7 +111,7 @@ fn eight_threads_with_a_context_each_give_the_same_bits() {
             .collect();
         threads.into_iter().map(|t| t.join().unwrap()).collect()
     });
-    compare("probabilities", &outputs[0], &want, false).unwrap();
+    compare("probabilities", &outputs[0], &want, None).unwrap();
     assert!(outputs.iter().all(|o| o.same(&outputs[0])), "outputs of threads differ in bits");
 }
 
@@ -153,7 +153,7 @@ fn shapes_change_between_enqueues_and_allocate_nothing() {
             cx.set_input_shape("image", &[n as i64, 1, 8, 8]).unwrap();
             assert_eq!(cx.tensor_shape("probabilities").unwrap(), [n as i64, 10]);
             cx.execute().unwrap();
-            compare("probabilities", &download(&device, &output, &[n, 10]), &want, false).unwrap();
+            compare("probabilities", &download(&device, &output, &[n, 10]), &want, None).unwrap();
         }
         let now = gpu.device.memory_info().unwrap().0;
         assert!(round == 0 || free == Some(now), "a shape seen before took device memory");
@@ -190,7 +190,7 @@ fn inputs_may_be_overwritten_after_the_input_consumed_event() {
     // SAFETY: our handles, destroyed once.
     unsafe {
         device.stream_synchronize(stream).unwrap();
-        compare("probabilities", &download(&device, &output, &[4, 10]), &want, false).unwrap();
+        compare("probabilities", &download(&device, &output, &[4, 10]), &want, None).unwrap();
         device.stream_destroy(stream).unwrap();
         device.stream_destroy(other).unwrap();
         device.event_destroy(consumed).unwrap();
@@ -225,7 +225,7 @@ fn the_application_captures_an_enqueue_at_the_first_call() {
             exec.launch(stream).unwrap();
         }
         device.stream_synchronize(stream).unwrap();
-        compare("probabilities", &download(&device, &output, &[4, 10]), &want, false).unwrap();
+        compare("probabilities", &download(&device, &output, &[4, 10]), &want, None).unwrap();
         device.stream_destroy(stream).unwrap();
     }
 }
@@ -237,7 +237,7 @@ fn an_engine_moves_between_the_cpu_and_the_gpu() {
     let (x, want) = batch(10);
     let check = |e: &Arc<Engine>| {
         let out = models::run(e, std::slice::from_ref(&x)).unwrap();
-        compare("probabilities", &out[0], &want, false).unwrap();
+        compare("probabilities", &out[0], &want, None).unwrap();
     };
     let on_cpu = Engine::from_bytes(&engine.to_bytes().unwrap(), &cpu, OtherDevice::Error).unwrap();
     check(&on_cpu);

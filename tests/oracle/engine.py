@@ -53,7 +53,7 @@ class Engine:
         except Refused:
             self.close()
             raise
-        self.outputs = []
+        self.outputs, self.growing = [], set()
         count = c.c_size_t()
         call("engine_get_tensor_count", self.engine, c.byref(count))
         for i in range(count.value):
@@ -113,8 +113,11 @@ class Engine:
             waiting = []
             for name, dtype in self.outputs:
                 try:
-                    shape = self._shape(name)
+                    shape = None if name in self.growing else self._shape(name)
                 except Refused:
+                    self.growing.add(name)
+                    shape = None
+                if shape is None:
                     waiting.append(self._grows(name, dtype, buffers))
                     continue
                 y = np.zeros(shape, dtype)

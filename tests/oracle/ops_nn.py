@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from problem import BF16, BOOL, F16, F32, F64, FLOATS, I32, I64, I8, U8, Spec
+from problem import BF16, BOOL, F16, F32, F64, FLOATS, I32, I64, I8, U8, Spec, differences, off_by_one
 
 OPS = {}
 
@@ -61,7 +61,7 @@ def conv(r, name):
 
     weights = r.data(dtype, [mult * group, per] + kernel, -1, 1)
     b = r.data(dtype, [mult * group])
-    return Spec(name, draw, attrs, 11, const=(1, 2), p_const=0.8, tol=4)
+    return Spec(name, draw, attrs, 11, const=(1, 2), p_const=0.8, tol=4, oracle="f32")
 
 
 @op("ConvTranspose")
@@ -82,7 +82,7 @@ def conv_transpose(r, name):
     def draw(r):
         return [r.data(dtype, [r.int(1, 3), per * group] + [r.int(3, 9) for _ in range(n)]), weights] + ([b] if bias else [])
 
-    return Spec(name, draw, attrs, 11, const=(1, 2), p_const=0.8, tol=4)
+    return Spec(name, draw, attrs, 11, const=(1, 2), p_const=0.8, tol=4, oracle="f32")
 
 
 @op("MaxPool", "AveragePool", "LpPool")
@@ -102,7 +102,8 @@ def pool(r, name):
         attrs["storage_order"] = 1
     low = 0.1 if name == "LpPool" else -4.0
     draw = lambda r: [r.data(dtype, [r.int(1, 3), r.int(1, 5)] + image(r, kernel, attrs), low, 4.0)]
-    return Spec(name, draw, attrs, {"MaxPool": 12, "AveragePool": 19, "LpPool": 18}[name], n_out=2 if two else 1, tol=3)
+    return Spec(name, draw, attrs, {"MaxPool": 12, "AveragePool": 19, "LpPool": 18}[name], n_out=2 if two else 1, tol=3,
+                oracle="f32")
 
 
 @op("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
@@ -219,7 +220,7 @@ def resize(r, name):
             return [x, None, None, np.array(shape[:2] + [r.int(2, 20) for _ in range(rank - 2)], np.int64)]
         return [x, None, np.array(scale, np.float32)]
 
-    return Spec(name, draw, attrs, 19, const=(2, 3), p_const=0.7, tol=4)
+    return Spec(name, draw, attrs, 19, const=(2, 3), p_const=0.7, tol=4, check=off_by_one if dtype == U8 else None)
 
 
 @op("GridSample")
@@ -232,7 +233,8 @@ def grid_sample(r, name):
         x = r.data(F32, [n, c, r.int(2, 7), r.int(2, 7)])
         return [x, r.data(F32, [n, r.int(1, 6), r.int(1, 6), 2], -1.3, 1.3)]
 
-    return Spec(name, draw, attrs, 20, tol=4)
+    # onnx.reference takes another reading of borders beside cubics than ONNX Runtime.
+    return Spec(name, draw, attrs, 20, tol=4, oracle="ort only")
 
 
 @op("AffineGrid")
@@ -341,7 +343,13 @@ def attention(r, name):
             operands.pop()
         return operands
 
-    return Spec(name, draw, attrs, 23, n_out=3 if past else 1, tol=5, oracle="reference")
+    def check(got, want, _):
+        # Masks of -inf under a softcap are not numbers in onnx.reference.
+        if any(np.isnan(np.asarray(w, np.float64)).any() for w in want):
+            return []
+        return [differences(g, np.asarray(w), 5) for g, w in zip(got, want)]
+
+    return Spec(name, draw, attrs, 23, n_out=3 if past else 1, oracle="reference", check=check)
 
 
 @op("RotaryEmbedding")
@@ -394,7 +402,7 @@ def stft(r, name):
 def windows(r, name):
     from problem import onnx_type
     attrs = {"periodic": r.int(0, 1), "output_datatype": onnx_type(r.pick([F32, F64]))}
-    return Spec(name, lambda r: [np.array(r.int(2, 30), r.pick([np.int64]))], attrs, 17, p_const=0)
+    return Spec(name, lambda r: [np.array(r.int(2, 30), np.int64)], attrs, 17, p_const=0, tol=20)
 
 
 @op("MelWeightMatrix")

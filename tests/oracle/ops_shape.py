@@ -184,7 +184,7 @@ def constant_of_shape(r, name):
     from onnx import numpy_helper
     dtype, shape = r.pick(SIZES), r.shape(0, 4)
     attrs = {"value": numpy_helper.from_array(r.data(dtype, [1]))} if r.chance(0.8) else {}
-    return Spec(name, lambda r: [ints(shape)], attrs, 9, p_const=0)
+    return Spec(name, lambda r: [ints(shape)], attrs, 9, const=(0,), p_const=0)
 
 
 @op("Range")
