@@ -3,7 +3,6 @@
 
 /// Operator, with its domain in front where that is not the standard one, and what is refused.
 const LIMITS: &[(&str, &str)] = &[
-    ("Resize", "antialias and tf_half_pixel_for_nn have no CUDA kernel"),
     ("GlobalLpPool", "p above 2 needs spatial sizes that are numbers"),
 ];
 
