@@ -38,13 +38,8 @@ from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 import engine as sinter
-<<<<<<< HEAD
 import ops_index, ops_math, ops_ml, ops_nn, ops_quant, ops_shape
-from problem import BF16, F16, Model, Rng, differences
-=======
-import ops_index, ops_math, ops_nn, ops_quant, ops_shape
 from problem import Model, Rng, differences
->>>>>>> 20f86fb (Generated table of operators, all recorded networks, seeds of the oracle and its tolerances by type)
 
 OPS = {}
 for module in (ops_math, ops_shape, ops_index, ops_nn, ops_quant, ops_ml):
