@@ -26,7 +26,10 @@ pub fn fastest(
     candidates: &[Tactic],
     kernels: &LoadedKernels,
 ) -> Result<usize> {
-    if candidates.len() == 1 || node.op.def().is_data_dependent() || problem.outputs.iter().all(|o| o.numel() == 0) {
+    let def = node.op.def();
+    // What the host reads at run time decides the launches, so there is nothing to time before.
+    let unknown = def.host_inputs().into_iter().any(|i| problem.input(i).is_some() && problem.known(i).is_none());
+    if candidates.len() == 1 || unknown || def.is_data_dependent() || problem.outputs.iter().all(|o| o.numel() == 0) {
         return Ok(0);
     }
     let device = DeviceRef::Cuda(cuda.clone());
