@@ -46,6 +46,24 @@ impl Graph {
         self.const_within(v, &mut MAX_CONST_NODES.clone())
     }
 
+    /// Whether a value depends on shapes and constants only: on the elements of no input.
+    pub fn follows_from_shapes(&self, v: ValueId) -> bool {
+        let mut seen = std::collections::HashSet::new();
+        let mut stack = vec![v];
+        while let Some(v) = stack.pop() {
+            let f = self.fact(v);
+            if f.known.is_some() || !seen.insert(v) {
+                continue;
+            }
+            match self.producer(v) {
+                Some((_, node)) if matches!(node.op, crate::ops::Op::Shape(_)) => {}
+                Some((_, node)) if !node.op.def().is_stateful() => stack.extend(node.inputs.iter().flatten()),
+                _ => return false,
+            }
+        }
+        true
+    }
+
     fn const_within(&self, v: ValueId, budget: &mut usize) -> Option<Arc<Tensor>> {
         let f = self.fact(v);
         if let Some(t) = f.as_const() {

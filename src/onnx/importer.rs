@@ -66,6 +66,9 @@ pub fn import(model: &OnnxModel) -> Result<Graph> {
     Ok(frame.graph)
 }
 
+/// Elements of integer constants that are computed while importing.
+const MAX_FOLDED: usize = 1024;
+
 /// How deep graphs and functions may be nested: the walk recurses.
 const MAX_NESTING: usize = 64;
 
@@ -225,15 +228,31 @@ impl<'a> Importer<'a> {
         for (i, o) in node.output.iter().enumerate().filter(|(_, o)| !o.is_empty()) {
             let v = out.get(i).ok_or_else(|| err!(Unsupported, "output {i} ({o:?}) is not supported"))?.clone();
             ensure!(!self.scope().values.contains_key(o.as_str()), Parse, "two nodes compute {o:?}");
-            if let ImportValue::Tensor(v) = v {
-                let graph = self.graph();
-                if graph.value(v).producer.is_some() && !graph.is_input(v) {
-                    graph.rename_value(v, o);
-                }
-            }
+            let v = match v {
+                ImportValue::Tensor(v) => ImportValue::Tensor(self.name_value(v, o)),
+                v => v,
+            };
             self.scope().values.insert(o, v);
         }
         Ok(())
+    }
+
+    /// Gives a value its name in the model. Integers that follow from constants become one at once: they may be shapes,
+    /// which later nodes want to know.
+    fn name_value(&mut self, v: ValueId, name: &str) -> ValueId {
+        let graph = self.graph();
+        if graph.value(v).producer.is_none() || graph.is_input(v) {
+            return v;
+        }
+        let f = graph.fact(v);
+        let small = f.shape.concrete().is_some_and(|s| s.iter().product::<usize>() <= MAX_FOLDED);
+        if f.known.is_none() && small && !f.dtype.is_float_like() {
+            if let Some(t) = graph.const_value(v) {
+                return graph.add_const(name, t);
+            }
+        }
+        graph.rename_value(v, name);
+        v
     }
 
     /// Goes one level down; fails beyond [`MAX_NESTING`].

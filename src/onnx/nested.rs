@@ -104,6 +104,9 @@ impl<'a> Importer<'a> {
         });
         self.problems = outside;
         done?;
+        // What failed outside has been reported there.
+        let lost = proto.output.iter().find(|p| self.has_failed(p.name()));
+        ensure!(lost.is_none(), Unsupported, "it depends on parts of the model that cannot be imported");
         proto.output.iter().map(|p| self.find(p.name()).with_context(|| format!("output {:?}", p.name()))).collect()
     }
 

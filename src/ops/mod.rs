@@ -98,6 +98,7 @@ define_ops! {
     22 => loop_op::Loop,
     23 => scan::Scan,
     24 => complex_mul::ComplexMul,
+    25 => assume::Assume,
     30 => bit_cast::BitCast,
     35 => qmatmul::QMatMul,
     36 => qconv::QConv,

@@ -105,7 +105,11 @@ pub fn run(engine: &Arc<Engine>, inputs: &[Tensor]) -> sinter::base::Result<Vec<
     let io = engine.io_tensors();
     let mut memory = Vec::new();
     for (t, x) in io.iter().filter(|t| t.is_input).zip(inputs) {
-        let dims: Vec<i64> = x.shape().iter().map(|d| *d as i64).collect();
+        let mut dims: Vec<i64> = x.shape().iter().map(|d| *d as i64).collect();
+        // A scalar may be recorded as a vector of one element.
+        if t.shape.rank() == 0 && dims == [1] {
+            dims.clear();
+        }
         cx.set_input_shape(&t.name, &dims)?;
         let b = Buffer::new(&device, x.bytes().len())?;
         // SAFETY: both ranges have this size, and the NULL stream is synchronized before `x` goes.

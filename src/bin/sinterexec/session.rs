@@ -171,9 +171,10 @@ impl Io {
                 t.dtype,
                 x.dtype()
             );
-            let dims: Vec<i64> = x.shape().iter().map(|d| *d as i64).collect();
+            let shape = if t.shape.rank() == 0 && x.shape() == [1] { &[] } else { x.shape() };
+            let dims: Vec<i64> = shape.iter().map(|d| *d as i64).collect();
             cx.set_input_shape(&t.name, &dims)?;
-            let mut b = IoBuffer::new(&device, &t.name, t.dtype, x.shape())?;
+            let mut b = IoBuffer::new(&device, &t.name, t.dtype, shape)?;
             b.set_host(x.bytes());
             b.copy(CopyKind::HostToDevice, stream)?;
             cx.bind(&t.name, b.memory.ptr())?;

@@ -84,8 +84,13 @@ fn read_set(dir: &Path) -> Result<DataSet> {
 /// Input shapes of a set, for the profile.
 pub fn input_shapes(set: &DataSet, graph: &Graph) -> Result<Shapes> {
     check_counts(set, graph)?;
-    let dims = |t: &Tensor| t.shape().iter().map(|d| *d as i64).collect();
-    Ok(graph.inputs().iter().zip(&set.inputs).map(|(p, t)| (p.name.clone(), dims(t))).collect())
+    let dims = |t: &Tensor, declared: usize| {
+        let dims: Vec<i64> = t.shape().iter().map(|d| *d as i64).collect();
+        // A scalar is often recorded as a vector of one element.
+        if declared == 0 && dims == [1] { vec![] } else { dims }
+    };
+    let inputs = graph.inputs().iter().zip(&set.inputs);
+    Ok(inputs.map(|(p, t)| (p.name.clone(), dims(t, graph.fact(p.value).rank()))).collect())
 }
 
 fn check_counts(set: &DataSet, graph: &Graph) -> Result<()> {

@@ -380,9 +380,9 @@ impl Block {
                     MatB::Strided { .. } => (packed_b.wrapping_add(p * ks.len() * kernel.nr), kernel.nr),
                 };
                 let init = match g.bias {
-                    _ if ks.start > 0 => Init::LoadC,
+                    _ if ks.start > 0 => Init::AddC,
                     Bias::PerRow(bias) if !g.accumulate => Init::Rows(bias[i + r..].as_ptr()),
-                    _ if g.accumulate => Init::LoadC,
+                    _ if g.accumulate => Init::AddC,
                     _ => Init::Zero,
                 };
                 let tile = Tile {

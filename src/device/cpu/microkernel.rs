@@ -16,8 +16,8 @@ pub(crate) enum Init {
     /// At zero, and one value for each row is added last: the sums stay small while they are summed, which keeps their
     /// rounding small beside a large bias.
     Rows(*const f32),
-    /// The present contents of C.
-    LoadC,
+    /// At zero, and the present contents of C are added last.
+    AddC,
 }
 
 /// One tile. Strides count floats.
@@ -55,6 +55,9 @@ pub(crate) const MAX_TILE: usize = 8 * 32;
 /// The largest NR: how many readable floats to leave behind B.
 pub(crate) const MAX_NR: usize = 32;
 
+/// Products that are summed up in one go.
+const MAX_SUM: usize = 256;
+
 macro_rules! table {
     ($f:ident: $($rows:literal)*) => {
         &[$([$f::<$rows, false, false>, $f::<$rows, false, true>, $f::<$rows, true, false>, $f::<$rows, true, true>]),*]
@@ -80,8 +83,28 @@ impl Microkernel {
     pub(crate) unsafe fn run(&self, rows: usize, t: &Tile) {
         debug_assert!(rows >= 1 && rows <= self.mr && t.n >= 1 && t.n <= self.nr);
         let variant = usize::from(t.a_row_stride != 0) * 2 + usize::from(!t.b_offsets.is_null());
-        // SAFETY: the caller's promise.
-        unsafe { self.table[rows - 1][variant](t) }
+        let tile = self.table[rows - 1][variant];
+        // Long sums are added up from shorter ones: their rounding grows with the length of the parts and their number,
+        // not with the product of both.
+        let a_step = if t.a_row_stride != 0 { t.a_col_stride } else { self.mr };
+        let mut part = Tile { k: t.k.min(MAX_SUM), ..*t };
+        // SAFETY: the caller's promise; each part lies inside of what it says.
+        unsafe {
+            tile(&part);
+            let mut done = part.k;
+            while done < t.k {
+                part.a = t.a.wrapping_add(done * a_step);
+                if t.b_offsets.is_null() {
+                    part.b = t.b.wrapping_add(done * t.b_row_stride);
+                } else {
+                    part.b_offsets = t.b_offsets.add(done);
+                }
+                part.k = (t.k - done).min(MAX_SUM);
+                part.init = Init::AddC;
+                tile(&part);
+                done += part.k;
+            }
+        }
     }
 }
 
@@ -98,16 +121,6 @@ unsafe fn tile_avx512<const R: usize, const STRIDED_A: bool, const TABLE_B: bool
         let bits = if t.n >= 32 { u32::MAX } else { (1u32 << t.n) - 1 };
         let (mask0, mask1) = (bits as u16, (bits >> 16) as u16);
         let mut acc = [[_mm512_setzero_ps(); 2]; R];
-        match t.init {
-            Init::Zero | Init::Rows(_) => {}
-            Init::LoadC => {
-                for (i, acc) in acc.iter_mut().enumerate() {
-                    let c = t.c.add(i * t.c_row_stride);
-                    acc[0] = _mm512_maskz_loadu_ps(mask0, c);
-                    acc[1] = _mm512_maskz_loadu_ps(mask1, c.wrapping_add(16));
-                }
-            }
-        }
         let (mut a, mut b) = (t.a, t.b);
         for k in 0..t.k {
             let row = if TABLE_B { t.b.add(*t.b_offsets.add(k) as usize) } else { b };
@@ -124,6 +137,13 @@ unsafe fn tile_avx512<const R: usize, const STRIDED_A: bool, const TABLE_B: bool
             for (i, acc) in acc.iter_mut().enumerate() {
                 let value = _mm512_set1_ps(*bias.add(i));
                 *acc = [_mm512_add_ps(acc[0], value), _mm512_add_ps(acc[1], value)];
+            }
+        }
+        if let Init::AddC = t.init {
+            for (i, acc) in acc.iter_mut().enumerate() {
+                let c = t.c.add(i * t.c_row_stride);
+                acc[0] = _mm512_add_ps(acc[0], _mm512_maskz_loadu_ps(mask0, c));
+                acc[1] = _mm512_add_ps(acc[1], _mm512_maskz_loadu_ps(mask1, c.wrapping_add(16)));
             }
         }
         for (i, acc) in acc.iter().enumerate() {
@@ -145,19 +165,6 @@ unsafe fn tile_avx2<const R: usize, const STRIDED_A: bool, const TABLE_B: bool>(
         let is_full = t.n == 24;
         let (c, c_row_stride) = if is_full { (t.c, t.c_row_stride) } else { (buffer.as_mut_ptr(), 24) };
         let mut acc = [[_mm256_setzero_ps(); 3]; R];
-        match t.init {
-            Init::Zero | Init::Rows(_) => {}
-            Init::LoadC => {
-                for (i, acc) in acc.iter_mut().enumerate() {
-                    if !is_full {
-                        std::ptr::copy_nonoverlapping(t.c.add(i * t.c_row_stride), c.add(i * 24), t.n);
-                    }
-                    for (v, acc) in acc.iter_mut().enumerate() {
-                        *acc = _mm256_loadu_ps(c.add(i * c_row_stride + v * 8));
-                    }
-                }
-            }
-        }
         let (mut a, mut b) = (t.a, t.b);
         for k in 0..t.k {
             let row = if TABLE_B { t.b.add(*t.b_offsets.add(k) as usize) } else { b };
@@ -179,6 +186,16 @@ unsafe fn tile_avx2<const R: usize, const STRIDED_A: bool, const TABLE_B: bool>(
                 *acc = acc.map(|sum| _mm256_add_ps(sum, _mm256_set1_ps(*bias.add(i))));
             }
         }
+        if let Init::AddC = t.init {
+            for (i, acc) in acc.iter_mut().enumerate() {
+                if !is_full {
+                    std::ptr::copy_nonoverlapping(t.c.add(i * t.c_row_stride), c.add(i * 24), t.n);
+                }
+                for (v, acc) in acc.iter_mut().enumerate() {
+                    *acc = _mm256_add_ps(*acc, _mm256_loadu_ps(c.add(i * c_row_stride + v * 8)));
+                }
+            }
+        }
         for (i, acc) in acc.iter().enumerate() {
             for (v, acc) in acc.iter().enumerate() {
                 _mm256_storeu_ps(c.add(i * c_row_stride + v * 8), *acc);
@@ -198,15 +215,6 @@ unsafe fn tile_baseline<const R: usize, const STRIDED_A: bool, const TABLE_B: bo
     // SAFETY: the caller's promise on the pointers of the tile; C is touched in `n` columns only.
     unsafe {
         let mut acc = [[0f32; NR]; R];
-        for (i, acc) in acc.iter_mut().enumerate() {
-            match t.init {
-                Init::Zero | Init::Rows(_) => {}
-                Init::LoadC => {
-                    let c = std::slice::from_raw_parts(t.c.add(i * t.c_row_stride), t.n);
-                    acc[..t.n].copy_from_slice(c);
-                }
-            }
-        }
         for k in 0..t.k {
             let offset = if TABLE_B { *t.b_offsets.add(k) as usize } else { k * t.b_row_stride };
             let b = &*t.b.add(offset).cast::<[f32; NR]>();
@@ -221,6 +229,12 @@ unsafe fn tile_baseline<const R: usize, const STRIDED_A: bool, const TABLE_B: bo
         if let Init::Rows(bias) = t.init {
             for (i, acc) in acc.iter_mut().enumerate() {
                 acc.iter_mut().for_each(|sum| *sum += *bias.add(i));
+            }
+        }
+        if let Init::AddC = t.init {
+            for (i, acc) in acc.iter_mut().enumerate() {
+                let c = std::slice::from_raw_parts(t.c.add(i * t.c_row_stride), t.n);
+                acc.iter_mut().zip(c).for_each(|(sum, c)| *sum += c);
             }
         }
         for (i, acc) in acc.iter().enumerate() {

@@ -4,9 +4,10 @@
 //! The runtime runs the graph that the condition selects; a dimension in which the two disagree is known only then.
 
 use crate::base::{DType, Dim, Fact, Result, Shape, Tensor};
-use crate::network::Graph;
-use crate::ops::{EvalCx, ImportCx, ImportValue, InferCx, Op, OpDef, StructuralOp, fresh_dim, structural};
-use crate::{ensure, op_home, op_struct};
+use crate::network::{Graph, ValueId};
+use crate::ops::assume::Assume;
+use crate::ops::{Body, EvalCx, ImportCx, ImportValue, InferCx, Op, OpDef, StructuralOp, fresh_dim, structural};
+use crate::{bail, ensure, log_info, op_home, op_struct};
 use std::sync::Arc;
 
 op_struct! {
@@ -88,6 +89,20 @@ impl OpDef for If {
     }
 }
 
+/// Branches of different rank, as exporters write a squeeze of an axis that might not be 1: the one of the lower rank is
+/// what the network was written for. That the condition agrees is checked when shapes are set.
+fn assume(cx: &mut ImportCx<'_>, condition: ValueId, holds: bool) -> Result<Vec<ImportValue>> {
+    let branch = if holds { "then_branch" } else { "else_branch" };
+    log_info!("{:?}: the branches give different ranks; {branch} is taken, and its condition checked with the shapes", cx.name);
+    let what = format!("the other branch than {branch} of {:?}", cx.name);
+    let mut out = Vec::new();
+    for v in cx.inline(branch, &[])? {
+        let ImportValue::Tensor(v) = v else { bail!(Unsupported, "a branch gives a sequence") };
+        out.push(ImportValue::Tensor(cx.add(Assume { holds, what: what.clone() }, &[v, condition])?));
+    }
+    Ok(out)
+}
+
 fn import(cx: &mut ImportCx<'_>) -> Result<Vec<ImportValue>> {
     let condition = cx.input(0)?;
     cx.attrs.ignore("then_branch");
@@ -97,6 +112,11 @@ fn import(cx: &mut ImportCx<'_>) -> Result<Vec<ImportValue>> {
     }
     let a = cx.body("then_branch", &[])?;
     let b = cx.body("else_branch", &[])?;
+    let ranks = |b: &Body| b.graph.outputs().iter().map(|p| b.graph.fact(p.value).rank()).collect::<Vec<_>>();
+    let (in_a, in_b) = (ranks(&a), ranks(&b));
+    if in_a != in_b && in_a.len() == in_b.len() && cx.graph.follows_from_shapes(condition) {
+        return assume(cx, condition, in_a.iter().sum::<usize>() < in_b.iter().sum());
+    }
     let mut inputs = vec![Some(condition)];
     inputs.extend(a.captures.iter().chain(&b.captures).map(|v| Some(*v)));
     let n_then = a.captures.len();
