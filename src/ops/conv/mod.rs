@@ -55,7 +55,8 @@ impl Conv {
         let kernel: Vec<i64> = w[2..].iter().map(|k| *k as i64).collect();
         Ok(ConvGeometry {
             n: x[0],
-            c: x[1],
+            // Not x's: while kernels are chosen, an unknown dimension of x is a guess.
+            c: w[1] * self.group as usize,
             m: w[0],
             group: self.group as usize,
             window: Window3::new(&self.axes(&kernel)?, &x[2..], &y[2..]),
