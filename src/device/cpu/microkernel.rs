@@ -56,7 +56,7 @@ pub(crate) const MAX_TILE: usize = 8 * 32;
 pub(crate) const MAX_NR: usize = 32;
 
 /// Products that are summed up in one go.
-const MAX_SUM: usize = 64;
+const MAX_SUM: usize = 128;
 
 macro_rules! table {
     ($f:ident: $($rows:literal)*) => {
