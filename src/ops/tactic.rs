@@ -173,6 +173,67 @@ pub enum Arg {
     F64(f64),
     /// A struct passed by value; the kernel declares the same layout.
     Bytes(Vec<u8>),
+    /// A tensor map passed by value; the driver encodes it when the address is known.
+    TensorMap(Box<TensorMap>),
+}
+
+impl Arg {
+    /// The address that the argument is made from: itself, or the base of a tensor map.
+    pub fn address(&self) -> &Arg {
+        match self {
+            Arg::TensorMap(map) => &map.base,
+            other => other,
+        }
+    }
+
+    pub fn address_mut(&mut self) -> &mut Arg {
+        match self {
+            Arg::TensorMap(map) => &mut map.base,
+            other => other,
+        }
+    }
+}
+
+/// How rows of a tile are permuted in shared memory (16-byte pieces within 8 rows of this many bytes).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Swizzle {
+    None,
+    Bytes32,
+    Bytes64,
+    Bytes128,
+}
+
+/// A tiled tensor map (TMA): a tensor in memory, and the box that one instruction moves. Loads past an edge give zeros,
+/// stores past an edge write nothing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TensorMap {
+    /// Address of the first element, a multiple of 16.
+    pub base: Arg,
+    pub dtype: DType,
+    /// Sizes in elements, innermost first, up to five.
+    pub dims: Vec<u64>,
+    /// Bytes between neighbours of each dimension but the first; multiples of 16.
+    pub strides_bytes: Vec<u64>,
+    /// Elements of a box along each dimension, up to 256.
+    pub tile: Vec<u32>,
+    pub swizzle: Swizzle,
+}
+
+impl TensorMap {
+    /// Bytes of an encoded map; it lies at a multiple of 64 among the arguments.
+    pub const BYTES: usize = 128;
+
+    /// A dense row-major matrix.
+    pub fn matrix(base: Arg, dtype: DType, rows: u64, columns: u64, tile: [u32; 2], swizzle: Swizzle) -> Arg {
+        Arg::TensorMap(Box::new(TensorMap {
+            base,
+            dtype,
+            dims: vec![columns, rows],
+            strides_bytes: vec![columns * dtype.size() as u64],
+            tile: vec![tile[1], tile[0]],
+            swizzle,
+        }))
+    }
 }
 
 /// Packs 32-bit integers as a by-value struct argument.

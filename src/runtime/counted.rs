@@ -13,6 +13,7 @@ use crate::{ensure, internal};
 /// The numbers as outputs behind the node's own.
 fn as_outputs(mut program: StepProgram, n_outputs: usize) -> StepProgram {
     let fix = |a: &mut Arg| {
+        let a = a.address_mut();
         if let Arg::Count(k) = a {
             *a = Arg::Out(n_outputs + *k);
         }

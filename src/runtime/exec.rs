@@ -105,7 +105,7 @@ impl CudaStep {
             match op {
                 CudaOp::Launch { launch, slots } => {
                     for (i, s) in slots.iter().enumerate() {
-                        launch.set_address(i, at.resolve(s));
+                        launch.set_address(i, at.resolve(s))?;
                     }
                     // SAFETY: the caller's promise.
                     unsafe { graph.kernel(launch)? };
@@ -129,7 +129,7 @@ impl CudaStep {
             match op {
                 CudaOp::Launch { launch, slots } => {
                     for (i, s) in slots.iter().enumerate() {
-                        launch.set_address(i, at.resolve(s));
+                        launch.set_address(i, at.resolve(s))?;
                     }
                     // SAFETY: the caller's promise.
                     unsafe { launch.run(stream)? };

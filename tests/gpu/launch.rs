@@ -86,8 +86,8 @@ fn a_prepared_launch_computes_and_follows_changed_addresses() {
     let output = Memory::of(&gpu, &vec![-1f32; 1000]);
     let mut prepared = PreparedLaunch::new(function, &affine(1000)).unwrap();
     assert_eq!(prepared.slots().cloned().collect::<Vec<_>>(), [Arg::In(0), Arg::Out(0)]);
-    prepared.set_address(0, input.ptr);
-    prepared.set_address(1, output.ptr);
+    prepared.set_address(0, input.ptr).unwrap();
+    prepared.set_address(1, output.ptr).unwrap();
     {
         let _context = gpu.enter().unwrap();
         // SAFETY: the arguments are the kernel's; the memory lives to the end.
@@ -97,7 +97,7 @@ fn a_prepared_launch_computes_and_follows_changed_addresses() {
     want[999] = -1.0; // The struct says one element fewer.
     assert_same(&output.read::<f32>(stream.raw), &want);
 
-    prepared.set_address(0, other.ptr);
+    prepared.set_address(0, other.ptr).unwrap();
     {
         let _context = gpu.enter().unwrap();
         // SAFETY: as above.
@@ -152,7 +152,7 @@ fn large_shared_memory_is_allowed_and_never_taken_back() {
     let mut large = PreparedLaunch::new(function, &of(n)).unwrap();
     let mut small = PreparedLaunch::new(function, &of(8)).unwrap();
     for prepared in [&mut small, &mut large] {
-        prepared.set_address(0, memory.ptr);
+        prepared.set_address(0, memory.ptr).unwrap();
         let _context = gpu.enter().unwrap();
         // SAFETY: the arguments are the kernel's; the memory lives to the end.
         unsafe { prepared.run(stream.raw).unwrap() };
@@ -200,7 +200,7 @@ fn programmatic_launches_keep_their_order() {
     let module = compile(&gpu, GROW_SOURCE, &[]);
     let memory = Memory::of(&gpu, &vec![0f32; 100_000]);
     let mut prepared = PreparedLaunch::new(module.function("grow").unwrap(), &grow_launch(100_000)).unwrap();
-    prepared.set_address(0, memory.ptr);
+    prepared.set_address(0, memory.ptr).unwrap();
     prepared.set_programmatic(gpu.props().sm >= 90);
     {
         let _context = gpu.enter().unwrap();
@@ -223,7 +223,7 @@ fn a_graph_replays_and_takes_new_addresses() {
     let (one, two) = (Memory::of(&gpu, &vec![0f32; 300]), Memory::of(&gpu, &vec![0f32; 300]));
     let mut prepared = PreparedLaunch::new(module.function("grow").unwrap(), &grow_launch(300)).unwrap();
     let mut record = |address: u64, n_launches: usize| {
-        prepared.set_address(0, address);
+        prepared.set_address(0, address).unwrap();
         let _context = gpu.enter().unwrap();
         // SAFETY: the stream is ours; the memory lives to the end.
         unsafe {
@@ -274,7 +274,7 @@ fn threads_launch_side_by_side() {
                 let stream = Stream::new(&gpu);
                 let memory = Memory::of(&gpu, &vec![0f32; 5000]);
                 let mut prepared = PreparedLaunch::new(function, &grow_launch(5000)).unwrap();
-                prepared.set_address(0, memory.ptr);
+                prepared.set_address(0, memory.ptr).unwrap();
                 {
                     let _context = gpu.enter().unwrap();
                     for _ in 0..50 {

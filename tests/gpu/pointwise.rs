@@ -98,7 +98,7 @@ fn check_all(gpu: &Gpu, subjects: &[Subject]) {
                     Arg::Out(i) => outs[*i].ptr,
                     other => panic!("{what}: {other:?}"),
                 };
-                prepared.set_address(i, address);
+                prepared.set_address(i, address).unwrap();
             }
             let _context = gpu.enter().unwrap();
             // SAFETY: the memory has the sizes of the problem; the stream is drained before it is freed.

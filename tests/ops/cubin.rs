@@ -1,6 +1,6 @@
 //! Reads the parameters of a kernel out of its cubin, so that the arguments of launches are checked without a GPU.
 
-use sinter::ops::Arg;
+use sinter::ops::{Arg, TensorMap};
 
 fn number<const N: usize>(bytes: &[u8], at: usize) -> u64 {
     let mut wide = [0; 8];
@@ -56,5 +56,6 @@ pub fn argument_bytes(a: &Arg) -> usize {
         Arg::In(_) | Arg::Out(_) | Arg::Work(_) | Arg::Count(_) | Arg::Null | Arg::I64(_) | Arg::F64(_) => 8,
         Arg::I32(_) | Arg::F32(_) => 4,
         Arg::Bytes(b) => b.len(),
+        Arg::TensorMap(_) => TensorMap::BYTES,
     }
 }

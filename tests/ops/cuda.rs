@@ -102,6 +102,7 @@ fn struct_bytes(name: &str) -> usize {
         "ConvNdParams" => 24 * 8,
         "PoolParams" => 23 * 8,
         "EpilogueStrides" => 20 * 8,
+        "TileParams" => 6 * 4,
         "Shape" => 24 * 4,
         "Strides" => 8 * 8,
         _ => 0,
@@ -118,7 +119,7 @@ fn check_launch(what: &str, l: &Launch, t: &Tactic, p: &Problem, dev: &DevicePro
     assert!(threads <= dev.max_threads_per_block && threads % 32 == 0, "{what}: {threads} threads");
     assert!(l.smem <= dev.max_smem_per_block, "{what}: {} bytes of shared memory", l.smem);
     for a in &l.args {
-        match a {
+        match a.address() {
             Arg::In(i) => assert!(p.input(*i).is_some(), "{what}: input {i} is absent"),
             Arg::Out(i) => assert!(*i < p.outputs.len(), "{what}: output {i}"),
             Arg::Work(at) => assert!(*at < step.workspace, "{what}: workspace"),
@@ -139,6 +140,7 @@ fn check_launch(what: &str, l: &Launch, t: &Tactic, p: &Problem, dev: &DevicePro
             Arg::F32(_) => w == "float",
             Arg::F64(_) => w == "double",
             Arg::Bytes(b) => struct_bytes(w) == b.len(),
+            Arg::TensorMap(_) => w.ends_with(" TensorMap"),
         };
         assert!(fine, "{what}: argument {i} of {} is {w}, got {a:?}", spec.file);
     }

@@ -66,7 +66,7 @@ fn check_launch(l: &Launch, t: &Tactic, p: &Problem, dev: &DeviceProps, workspac
     assert!(threads <= dev.max_threads_per_block, "{}: {threads} threads", t.name);
     assert!(l.smem <= dev.max_smem_per_block, "{}: {} bytes of shared memory", t.name, l.smem);
     for a in &l.args {
-        match a {
+        match a.address() {
             Arg::In(i) => assert!(p.input(*i).is_some(), "{}: input {i} is absent", t.name),
             Arg::Out(i) => assert!(*i < p.outputs.len(), "{}: output {i}", t.name),
             Arg::Work(at) => assert!(*at < workspace, "{}: workspace {at} of {workspace}", t.name),
@@ -123,7 +123,7 @@ fn check_case(c: &Case, dev: &DeviceProps) -> Result<Option<Vec<Use>>, String> {
                 let counting = c.op.def().count_program(t, &p, dev).map_err(|e| format!("{}: {e}", t.name))?;
                 workspace = workspace.max(counting.workspace);
                 check(&counting, &p, workspace);
-                let counted = |op: &DeviceOp, k| matches!(op, DeviceOp::Launch(l) if l.args.contains(&Arg::Count(k)));
+                let counted = |op: &DeviceOp, k| matches!(op, DeviceOp::Launch(l) if l.args.iter().any(|a| *a.address() == Arg::Count(k)));
                 for k in 0..c.op.def().n_counts() {
                     // A kernel may write several numbers from the first one's address on.
                     assert!(counting.ops.iter().any(|op| counted(op, k) || counted(op, 0)), "{}: count {k}", t.name);
@@ -131,7 +131,7 @@ fn check_case(c: &Case, dev: &DeviceProps) -> Result<Option<Vec<Use>>, String> {
             }
             check(&program, &p, workspace);
             let written = |i: usize| program.ops.iter().any(|op| match op {
-                DeviceOp::Launch(l) => l.args.contains(&Arg::Out(i)),
+                DeviceOp::Launch(l) => l.args.iter().any(|a| *a.address() == Arg::Out(i)),
                 DeviceOp::Gemm(g) => g.d == Arg::Out(i),
                 DeviceOp::Copy { dst, .. } | DeviceOp::Fill { dst, .. } => *dst == Arg::Out(i),
             });

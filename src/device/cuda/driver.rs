@@ -78,6 +78,10 @@ entry_points! {
         optional {
             fn cuEventElapsedTime_v2(*mut f32, sys::CUevent, sys::CUevent);
             fn cuFuncGetName(*mut *const c_char, sys::CUfunction);
+            fn cuTensorMapEncodeTiled(*mut sys::CUtensorMap, sys::CUtensorMapDataType, sys::cuuint32_t, *mut c_void,
+                *const sys::cuuint64_t, *const sys::cuuint64_t, *const sys::cuuint32_t, *const sys::cuuint32_t,
+                sys::CUtensorMapInterleave, sys::CUtensorMapSwizzle, sys::CUtensorMapL2promotion,
+                sys::CUtensorMapFloatOOBfill);
         }
         unchecked {
             fn cuGetErrorName(i32, *mut *const c_char) -> i32;

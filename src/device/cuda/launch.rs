@@ -5,10 +5,10 @@
 //! many launches).
 
 use super::driver::check;
-use super::{CudaDevice, Function, RawStream};
+use super::{CudaDevice, Function, RawStream, tensor_map};
 use crate::base::Result;
 use crate::ensure;
-use crate::ops::tactic::{Arg, Launch};
+use crate::ops::tactic::{Arg, Launch, TensorMap};
 use cudarc::driver::sys;
 use std::ffi::c_void;
 use std::fmt;
@@ -53,16 +53,31 @@ fn describe(function: Function, grid: [u32; 3], block: [u32; 3], smem: u32) -> S
     format!("launching kernel {} (grid {grid:?}, block {block:?}, {smem} bytes of shared memory)", function.name())
 }
 
+/// Bytes of arguments, at the alignment that a tensor map needs.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Unit([u8; 64]);
+
+/// An argument that follows from an address.
+#[derive(Clone)]
+struct Slot {
+    /// Index of the argument.
+    arg: u32,
+    /// The address that it stands for, or that its tensor map starts at.
+    address: Arg,
+    /// The map to encode, and the address that it is encoded for (0: none yet).
+    map: Option<(TensorMap, u64)>,
+}
+
 /// Arguments in the form that the driver takes them: bytes, and the address of each argument in them.
 struct PackedArgs {
-    /// The bytes, in units that keep every argument aligned to 16.
-    bytes: Box<[u128]>,
+    /// The bytes. Every argument starts at a multiple of 16, tensor maps at a multiple of 64.
+    bytes: Box<[Unit]>,
     /// Where each argument starts, in bytes.
     offsets: Box<[u32]>,
     /// Points into `bytes`, which is never moved or resized.
     pointers: Box<[*mut c_void]>,
-    /// For each address slot: its argument, and what it stands for.
-    slots: Box<[(u32, Arg)]>,
+    slots: Box<[Slot]>,
 }
 
 impl PackedArgs {
@@ -71,12 +86,17 @@ impl PackedArgs {
         let mut offsets = Vec::with_capacity(args.len());
         let mut slots = Vec::new();
         for (i, arg) in args.iter().enumerate() {
-            bytes.resize(bytes.len().next_multiple_of(16), 0);
+            let align = if matches!(arg, Arg::TensorMap(_)) { size_of::<Unit>() } else { 16 };
+            bytes.resize(bytes.len().next_multiple_of(align), 0);
             offsets.push(bytes.len() as u32);
             match arg {
                 Arg::In(_) | Arg::Out(_) | Arg::Work(_) | Arg::Count(_) => {
-                    slots.push((i as u32, arg.clone()));
+                    slots.push(Slot { arg: i as u32, address: arg.clone(), map: None });
                     bytes.extend(0u64.to_ne_bytes());
+                }
+                Arg::TensorMap(map) => {
+                    slots.push(Slot { arg: i as u32, address: map.base.clone(), map: Some(((**map).clone(), 0)) });
+                    bytes.extend([0; TensorMap::BYTES]);
                 }
                 Arg::Null => bytes.extend(0u64.to_ne_bytes()),
                 Arg::I32(v) => bytes.extend(v.to_ne_bytes()),
@@ -86,24 +106,46 @@ impl PackedArgs {
                 Arg::Bytes(v) => bytes.extend(v),
             }
         }
-        let mut units = vec![0u128; bytes.len().div_ceil(16)].into_boxed_slice();
-        // SAFETY: the target holds at least as many bytes and does not overlap the source.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), units.as_mut_ptr().cast(), bytes.len()) };
+        let mut units = vec![Unit([0; 64]); bytes.len().div_ceil(size_of::<Unit>())].into_boxed_slice();
+        for (unit, part) in units.iter_mut().zip(bytes.chunks(size_of::<Unit>())) {
+            unit.0[..part.len()].copy_from_slice(part);
+        }
         Self::from_parts(units, offsets.into(), slots.into())
     }
 
-    fn from_parts(mut bytes: Box<[u128]>, offsets: Box<[u32]>, slots: Box<[(u32, Arg)]>) -> PackedArgs {
+    fn from_parts(mut bytes: Box<[Unit]>, offsets: Box<[u32]>, slots: Box<[Slot]>) -> PackedArgs {
         let base: *mut u8 = bytes.as_mut_ptr().cast();
         // An empty `Arg::Bytes` at the very end may start one past the last byte, which `wrapping_add` allows.
         let pointers = offsets.iter().map(|o| base.wrapping_add(*o as usize).cast()).collect();
         PackedArgs { bytes, offsets, pointers, slots }
     }
 
-    fn set_address(&mut self, slot_idx: usize, address: u64) {
-        let arg = self.slots[slot_idx].0 as usize;
-        let unit = self.offsets[arg] as usize / 16;
-        // The upper half of the unit is padding: every argument starts a unit of its own.
-        self.bytes[unit] = if cfg!(target_endian = "little") { address as u128 } else { (address as u128) << 64 };
+    /// Writes an address, or the map that `encode` makes for it when it is another one than before.
+    #[inline]
+    fn set_address(
+        &mut self,
+        slot_idx: usize,
+        address: u64,
+        encode: impl FnOnce(&TensorMap, u64) -> Result<[u8; TensorMap::BYTES]>,
+    ) -> Result<()> {
+        let slot = &mut self.slots[slot_idx];
+        let at = self.offsets[slot.arg as usize] as usize;
+        let unit = at / size_of::<Unit>();
+        match &mut slot.map {
+            // 8 bytes at a multiple of 16 lie in one unit.
+            None => self.bytes[unit].0[at % size_of::<Unit>()..][..8].copy_from_slice(&address.to_ne_bytes()),
+            Some((_, encoded)) if *encoded == address && address != 0 => {}
+            Some((map, encoded)) => {
+                // A map that fails to encode must not be taken for the one that is there.
+                *encoded = 0;
+                let bytes = encode(map, address)?;
+                for (to, part) in self.bytes[unit..].iter_mut().zip(bytes.chunks(size_of::<Unit>())) {
+                    to.0.copy_from_slice(part);
+                }
+                *encoded = address;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -154,9 +196,10 @@ impl PreparedLaunch {
         })
     }
 
-    /// What each address slot stands for (`In`, `Out` or `Work`), in the order of the arguments.
+    /// What each address slot stands for (`In`, `Out` or `Work`), in the order of the arguments. A tensor map is a slot
+    /// of the address that it starts at.
     pub fn slots(&self) -> impl ExactSizeIterator<Item = &Arg> {
-        self.args.slots.iter().map(|(_, arg)| arg)
+        self.args.slots.iter().map(|s| &s.address)
     }
 
     /// Number of address slots.
@@ -164,10 +207,12 @@ impl PreparedLaunch {
         self.args.slots.len()
     }
 
-    /// Overwrites an address slot. Panics when there is no such slot.
+    /// Overwrites an address slot, and encodes the tensor map there when the address is another one than before. Panics
+    /// when there is no such slot; fails where a map cannot start at the address.
     #[inline]
-    pub fn set_address(&mut self, slot_idx: usize, address: u64) {
-        self.args.set_address(slot_idx, address);
+    pub fn set_address(&mut self, slot_idx: usize, address: u64) -> Result<()> {
+        let driver = self.function.driver;
+        self.args.set_address(slot_idx, address, |map, address| tensor_map::encode(driver, map, address))
     }
 
     /// Lets the kernel start before the one ahead of it on the stream has ended (programmatic dependent launch).
@@ -254,7 +299,8 @@ impl fmt::Debug for PreparedLaunch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::tactic::i32_struct;
+    use crate::base::DType;
+    use crate::ops::tactic::{Swizzle, i32_struct};
 
     fn args() -> Vec<Arg> {
         vec![
@@ -268,6 +314,10 @@ mod tests {
             Arg::F64(-0.25),
             Arg::Work(256),
         ]
+    }
+
+    fn no_map(map: &TensorMap, _: u64) -> Result<[u8; TensorMap::BYTES]> {
+        panic!("{map:?} is no argument here")
     }
 
     /// Reads argument `i` as the driver does: `size` bytes at its pointer.
@@ -292,10 +342,10 @@ mod tests {
     #[test]
     fn addresses_change_and_nothing_else_does() {
         let mut packed = PackedArgs::new(&args());
-        let slots: Vec<_> = packed.slots.iter().map(|(i, arg)| (*i, arg.clone())).collect();
+        let slots: Vec<_> = packed.slots.iter().map(|s| (s.arg, s.address.clone())).collect();
         assert_eq!(slots, [(0, Arg::In(0)), (4, Arg::Out(1)), (8, Arg::Work(256))]);
-        packed.set_address(0, 0x1111_2222_3333_4444);
-        packed.set_address(2, u64::MAX);
+        packed.set_address(0, 0x1111_2222_3333_4444, no_map).unwrap();
+        packed.set_address(2, u64::MAX, no_map).unwrap();
         assert_eq!(u64::from_ne_bytes(read(&packed, 0)), 0x1111_2222_3333_4444);
         assert_eq!(u64::from_ne_bytes(read(&packed, 4)), 0);
         assert_eq!(u64::from_ne_bytes(read(&packed, 8)), u64::MAX);
@@ -305,11 +355,38 @@ mod tests {
     #[test]
     fn a_clone_has_its_own_arguments() {
         let mut one = PackedArgs::new(&args());
-        one.set_address(1, 64);
+        one.set_address(1, 64, no_map).unwrap();
         let mut two = one.clone();
-        two.set_address(1, 128);
+        two.set_address(1, 128, no_map).unwrap();
         assert_eq!(u64::from_ne_bytes(read(&one, 4)), 64);
         assert_eq!(u64::from_ne_bytes(read(&two, 4)), 128);
+    }
+
+    #[test]
+    fn tensor_maps_are_aligned_and_encoded_for_new_addresses_only() {
+        let map = |base| TensorMap::matrix(base, DType::F16, 3, 8, [64, 64], Swizzle::Bytes128);
+        let mut packed = PackedArgs::new(&[Arg::I32(5), map(Arg::In(0)), Arg::I32(-7), map(Arg::Work(16)), Arg::Out(0)]);
+        assert!([1, 3].iter().all(|i| packed.pointers[*i] as usize % 64 == 0));
+        let slots: Vec<_> = packed.slots.iter().map(|s| s.address.clone()).collect();
+        assert_eq!(slots, [Arg::In(0), Arg::Work(16), Arg::Out(0)]);
+        let encoded = std::cell::Cell::new(0);
+        let encode = |_: &TensorMap, address: u64| {
+            encoded.set(encoded.get() + 1);
+            crate::ensure!(address % 16 == 0, InvalidArgument, "not aligned");
+            Ok(std::array::from_fn(|i| (address / 16) as u8 ^ i as u8))
+        };
+        for address in [32, 32, 48, 48] {
+            packed.set_address(0, address, encode).unwrap();
+        }
+        assert_eq!(encoded.get(), 2);
+        let bytes: [u8; 128] = read(&packed, 1);
+        assert!(bytes.iter().enumerate().all(|(i, b)| *b == 3 ^ i as u8));
+        assert_eq!((i32::from_ne_bytes(read(&packed, 0)), i32::from_ne_bytes(read(&packed, 2))), (5, -7));
+        assert_eq!(read::<128>(&packed, 3), [0; 128]);
+        // After a failure the same address as before is encoded again.
+        packed.set_address(0, 8, encode).unwrap_err();
+        packed.set_address(0, 48, encode).unwrap();
+        assert_eq!(encoded.get(), 4);
     }
 
     #[test]

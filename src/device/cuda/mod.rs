@@ -15,6 +15,7 @@ pub mod driver;
 pub mod graph;
 pub mod kernel_cache;
 pub mod launch;
+mod tensor_map;
 mod library;
 pub mod module;
 pub mod nvrtc;

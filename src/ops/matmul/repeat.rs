@@ -105,6 +105,7 @@ pub(super) fn program(
 
 fn replace(op: &mut DeviceOp, from: &Arg, to: &Arg) {
     let swap = |a: &mut Arg| {
+        let a = a.address_mut();
         if a == from {
             *a = to.clone();
         }
