@@ -1,6 +1,6 @@
 // ptx.cuh — every inline PTX instruction, one wrapper each, named as the instruction.
 //
-// Notes    Nothing else in kernels/ contains asm. Instructions that an architecture lacks are not declared there, so that
+// Notes    Nothing else in kernels/ contains asm but common/ptx_sm90.cuh. Instructions that an architecture lacks are not declared there, so that
 //          a use of one is a compile error and not a wrong result.
 #pragma once
 

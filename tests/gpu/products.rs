@@ -6,7 +6,7 @@ use crate::ops::product_cases::{conv, conv_transpose, matmul, pool};
 use sinter::base::{DType, Tensor};
 use sinter::device::cuda::kernel_cache::{arch_of, compile_each};
 use sinter::device::cuda::cublaslt;
-use sinter::device::{Device, DeviceRef};
+use sinter::device::{Device, DeviceProps, DeviceRef};
 use sinter::engine::image::KernelImage;
 use sinter::ops::conv::Conv;
 use sinter::ops::matmul::MatMul;
@@ -63,9 +63,21 @@ fn add(all: &mut Vec<Subject>, name: &str, dtype: DType, with: &dyn Fn(Option<Pr
 }
 
 fn run(gpu: &Gpu, s: &Subject, p: &Problem, t: &Tactic, kernels: &LoadedKernels) -> Option<Vec<Tensor>> {
+    run_as(gpu, gpu.device.props(), s, p, t, kernels)
+}
+
+/// With launches as for another device.
+fn run_as(
+    gpu: &Gpu,
+    props: &DeviceProps,
+    s: &Subject,
+    p: &Problem,
+    t: &Tactic,
+    kernels: &LoadedKernels,
+) -> Option<Vec<Tensor>> {
     let device = &gpu.device;
     let what = format!("{} by {}", s.name, t.name);
-    let program = s.op.def().cuda_program(t, p, device.props()).unwrap_or_else(|e| panic!("{what}: {e}"));
+    let program = s.op.def().cuda_program(t, p, props).unwrap_or_else(|e| panic!("{what}: {e}"));
     let mut step = match CudaStep::new(device, program, t, kernels) {
         // The library need not have a second algorithm.
         Err(_) if t.name.starts_with("cublaslt_1") => return None,
@@ -90,6 +102,21 @@ fn run(gpu: &Gpu, s: &Subject, p: &Problem, t: &Tactic, kernels: &LoadedKernels)
     Some(outputs.iter().zip(&p.outputs).map(read).collect())
 }
 
+/// Compiles each kernel once and loads all; also how many there are.
+fn load(gpu: &Gpu, mut specs: Vec<KernelSpec>) -> (LoadedKernels, usize) {
+    specs.sort_by_cached_key(|k| format!("{k:?}"));
+    specs.dedup();
+    let images: Vec<KernelImage> = compile_each(&specs, &arch_of(gpu.device.props().sm), 0)
+        .into_iter()
+        .zip(&specs)
+        .map(|(r, spec)| {
+            let cubin = r.unwrap_or_else(|e| panic!("{spec:?}: {e}"));
+            KernelImage { spec: spec.clone(), entry: cubin.entry.clone(), cubin: Arc::new(cubin.bytes.clone()) }
+        })
+        .collect();
+    (LoadedKernels::load_images(&DeviceRef::Cuda(gpu.device.clone()), &images).unwrap(), specs.len())
+}
+
 fn check(subjects: Vec<Subject>) {
     let Some(gpu) = gpu() else { return };
     if !have_nvrtc() {
@@ -108,25 +135,14 @@ fn check(subjects: Vec<Subject>) {
         }
     }
     assert!(!work.is_empty());
-    let mut specs: Vec<KernelSpec> = work.iter().flat_map(|(_, _, t)| t.kernels.clone()).collect();
-    specs.sort_by_cached_key(|k| format!("{k:?}"));
-    specs.dedup();
-    let images: Vec<KernelImage> = compile_each(&specs, &arch_of(gpu.device.props().sm), 0)
-        .into_iter()
-        .zip(&specs)
-        .map(|(r, spec)| {
-            let cubin = r.unwrap_or_else(|e| panic!("{spec:?}: {e}"));
-            KernelImage { spec: spec.clone(), entry: cubin.entry.clone(), cubin: Arc::new(cubin.bytes.clone()) }
-        })
-        .collect();
-    let kernels = LoadedKernels::load_images(&DeviceRef::Cuda(gpu.device.clone()), &images).unwrap();
+    let (kernels, n_kernels) = load(&gpu, work.iter().flat_map(|(_, _, t)| t.kernels.clone()).collect());
     for (s, p, t) in &work {
         let want = eval(&s.op, &s.inputs).unwrap();
         for (got, want) in run(&gpu, s, p, t, &kernels).iter().flatten().zip(&want) {
             assert_close(&format!("{} by {}", s.name, t.name), got, want, s.tolerance);
         }
     }
-    eprintln!("{} tactics of {} nodes, {} kernels", work.len(), subjects.len(), specs.len());
+    eprintln!("{} tactics of {} nodes, {} kernels", work.len(), subjects.len(), n_kernels);
 }
 
 const FLOATS: [DType; 4] = [DType::F32, DType::F16, DType::BF16, DType::F64];
@@ -187,4 +203,81 @@ fn pools_agree_with_the_reference() {
         }
     }
     check(all);
+}
+
+/// Tile m, n, k, stages, warpgroups, ping-pong, blocks of each configuration of the Hopper product.
+const HOPPER: &[[i64; 7]] = &[
+    [128, 256, 64, 4, 2, 0, 1],
+    [192, 128, 64, 4, 3, 0, 1],
+    [128, 128, 64, 6, 2, 0, 1],
+    [128, 96, 64, 6, 2, 0, 1],
+    [192, 64, 64, 5, 3, 0, 1],
+    [128, 64, 64, 8, 2, 0, 1],
+    [64, 128, 64, 8, 1, 0, 1],
+    [64, 128, 128, 4, 1, 0, 1],
+    [64, 64, 64, 8, 1, 0, 1],
+    [64, 64, 128, 4, 1, 0, 1],
+    [64, 32, 64, 8, 1, 0, 1],
+    [64, 32, 128, 4, 1, 0, 1],
+    [128, 128, 64, 6, 2, 1, 1],
+    [128, 64, 64, 6, 2, 1, 1],
+    [64, 128, 64, 2, 1, 0, 3],
+    [64, 64, 64, 3, 1, 0, 3],
+    [128, 64, 64, 3, 1, 0, 2],
+];
+
+/// Many tiles for each block, few and many steps along k: where a buffer that is reused too early shows.
+#[test]
+fn every_hopper_tile_agrees_with_the_reference_when_blocks_take_many() {
+    let Some(gpu) = gpu() else { return };
+    if !have_nvrtc() || gpu.device.props().sm != 90 {
+        return;
+    }
+    let mut work = Vec::new();
+    for (m, n, k) in [(1, 520, 8), (650, 520, 64), (650, 520, 136), (330, 264, 200), (330, 264, 840)] {
+        for (trans_b, b) in [(true, [n, k]), (false, [k, n])] {
+            for dtype in [DType::F16, DType::BF16] {
+                let inputs = [vec![m, k], b.to_vec(), vec![n]];
+                let inputs = inputs.iter().zip(1..).map(|(s, seed)| Some(random(DType::F32, s, seed).cast(dtype))).collect();
+                let op = Op::from(MatMul { trans_a: false, trans_b, alpha: 0.5, epilogue: None });
+                let name = format!("{m} x {n} x {k} {dtype} {trans_b}");
+                work.push(Subject { name, op, inputs, tolerance: tolerance(dtype) });
+            }
+        }
+    }
+    let mut runs = Vec::new();
+    for (i, s) in work.iter().enumerate() {
+        let p = problem(&s.op, &s.inputs, &[]).unwrap();
+        let all = s.op.def().cuda_tactics(&p, gpu.device.props(), &TacticOptions::default());
+        let base = all.into_iter().find(|t| t.name.contains("wgmma")).unwrap_or_else(|| panic!("{}", s.name));
+        let narrow = s.name.ends_with("true");
+        for c in HOPPER.iter().filter(|c| narrow || c[1] % 64 == 0) {
+            let mut t = base.clone();
+            t.name = format!("{c:?}");
+            t.params[1..7].copy_from_slice(&[c[0], c[1], c[2], c[3], c[5], c[6]]);
+            for (name, value) in &mut t.kernels[0].defines {
+                let names = ["TILE_M", "TILE_N", "TILE_K", "STAGES", "WARPGROUPS", "PINGPONG", "MIN_BLOCKS"];
+                if let Some(i) = names.iter().position(|n| n == name) {
+                    *value = c[i].to_string();
+                }
+            }
+            runs.push((i, p.clone(), t));
+        }
+    }
+    let (kernels, _) = load(&gpu, runs.iter().flat_map(|(_, _, t)| t.kernels.clone()).collect());
+    let wants: Vec<Tensor> = work.iter().map(|s| eval(&s.op, &s.inputs).unwrap().remove(0)).collect();
+    for (i, p, t) in &runs {
+        let s = &work[*i];
+        for n_sm in [1, 3, gpu.device.props().n_sm] {
+            let props = DeviceProps { n_sm, ..gpu.device.props().clone() };
+            let what = format!("{} by {} on {n_sm}", s.name, t.name);
+            let once = || run_as(&gpu, &props, s, p, t, &kernels).unwrap().remove(0);
+            let first = once();
+            assert_close(&what, &first, &wants[*i], s.tolerance);
+            for _ in 0..4 {
+                assert!(once().bytes() == first.bytes(), "{what}: another result on repeat");
+            }
+        }
+    }
+    eprintln!("{} tiles of {} products", runs.len(), work.len());
 }

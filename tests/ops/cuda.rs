@@ -168,7 +168,7 @@ fn every_case_has_tactics_whose_launches_hold_the_limits() {
                 let opt = TacticOptions { cublaslt: true, dynamic, ..TacticOptions::default() };
                 let tactics = s.op.def().cuda_tactics(&s.problem, &dev, &opt);
                 let what = format!("{} on sm_{}", s.name, dev.sm);
-                assert!((1..=6).contains(&tactics.len()), "{what}: {} tactics", tactics.len());
+                assert!((1..=9).contains(&tactics.len()), "{what}: {} tactics", tactics.len());
                 let names: HashSet<&str> = tactics.iter().map(|t| t.name.as_str()).collect();
                 assert_eq!(names.len(), tactics.len(), "{what}: names {names:?}");
                 let last = &tactics[tactics.len() - 1];
@@ -253,6 +253,83 @@ fn the_library_takes_what_it_can() {
     assert!(g.bias.is_none() && l.args.contains(&Arg::In(2)));
 }
 
+/// A product in f16 with a bias, on Hopper.
+fn hopper_tactics(a: &[usize], b: &[usize], trans_b: bool, dynamic: bool) -> (Op, Problem, Vec<Tactic>) {
+    let op = Op::from(MatMul { trans_a: false, trans_b, alpha: 1.0, epilogue: None });
+    let n = b[b.len() - if trans_b { 2 } else { 1 }];
+    let inputs = [a, b, &[n]].map(|s| Some(random(DType::F32, s, 1)));
+    let s = subject("product", op, &inputs, DType::F16);
+    let opt = TacticOptions { dynamic, ..TacticOptions::default() };
+    let tactics = s.op.def().cuda_tactics(&s.problem, &DeviceProps::example_h200(), &opt);
+    (s.op, s.problem, tactics.into_iter().filter(|t| t.name.contains("wgmma")).collect())
+}
+
+#[test]
+fn hopper_products_go_through_tensor_maps() {
+    let dev = DeviceProps::example_h200();
+    for (trans_b, b) in [(true, [768, 136]), (false, [136, 768])] {
+        let (op, p, tactics) = hopper_tactics(&[2, 100, 136], &b, trans_b, false);
+        assert!((2..=4).contains(&tactics.len()), "{} tactics", tactics.len());
+        for t in &tactics {
+            let step = op.def().cuda_program(t, &p, &dev).unwrap();
+            let [DeviceOp::Launch(l)] = step.ops.as_slice() else { panic!("{}: one launch", t.name) };
+            let define = |name: &str| -> u64 {
+                t.kernels[0].defines.iter().find(|(n, _)| n == name).unwrap().1.parse().unwrap()
+            };
+            let (m, n) = (define("TILE_M"), define("TILE_N"));
+            let tiles = 200u64.div_ceil(m) * 768u64.div_ceil(n);
+            assert_eq!(l.grid, [tiles.min(132 * define("MIN_BLOCKS")) as u32, 1, 1]);
+            let maps: Vec<_> = l.args[..3].iter().map(|a| if let Arg::TensorMap(map) = a { map } else { panic!("{a:?}") }).collect();
+            // The batch is part of the rows; dimensions run from the innermost one.
+            assert_eq!((&maps[0].base, &maps[0].dims[..], &maps[0].strides_bytes[..]), (&Arg::In(0), &[136, 200][..], &[272][..]));
+            assert_eq!(maps[0].tile, [64, m as u32]);
+            let (dims, tile) = if trans_b { ([136, 768], [64, n as u32]) } else { ([768, 136], [64, 64]) };
+            assert_eq!((&maps[1].base, &maps[1].dims[..], &maps[1].tile[..]), (&Arg::In(1), &dims[..], &tile[..]));
+            assert_eq!((&maps[2].base, &maps[2].dims[..]), (&Arg::Out(0), &[768, 200][..]));
+            assert_eq!(maps[2].tile[0], if n % 64 == 0 { 64 } else { 32 });
+            assert_eq!(l.args[3], Arg::In(2));
+            assert!(l.smem as u64 > 1024 + define("STAGES") * (m + n) * define("TILE_K") * 2);
+        }
+    }
+}
+
+#[test]
+fn hopper_products_need_whole_pieces_and_their_device() {
+    let names = |a: &[usize], b: &[usize]| hopper_tactics(a, b, true, false).2.len();
+    assert!(names(&[1, 72], &[128, 72]) > 0);
+    assert_eq!(names(&[64, 76], &[128, 76]), 0, "rows of 152 bytes");
+    assert_eq!(names(&[64, 72], &[100, 72]), 0, "rows of 200 bytes in the result");
+    assert_eq!(names(&[2, 64, 72], &[2, 128, 72]), 0, "two matrices");
+    let (op, p, _) = hopper_tactics(&[64, 72], &[128, 72], true, false);
+    for sm in [80, 89, 100] {
+        let dev = DeviceProps { sm, ..DeviceProps::example_h200() };
+        let tactics = op.def().cuda_tactics(&p, &dev, &TacticOptions::default());
+        assert!(tactics.iter().all(|t| !t.name.contains("wgmma")), "sm_{sm}");
+    }
+}
+
+#[test]
+fn a_hopper_tactic_serves_other_shapes() {
+    let dev = DeviceProps::example_h200();
+    let (op, _, tactics) = hopper_tactics(&[2, 64, 72], &[128, 72], true, true);
+    assert!(!tactics.is_empty());
+    for t in &tactics {
+        // Every number of rows by the same kernel; rows that maps cannot say, and batches, by its twin.
+        for (a, b, kernel) in [
+            (&[1, 1, 72][..], &[128, 72][..], 0),
+            (&[7, 1000, 72], &[128, 72], 0),
+            (&[2, 64, 75], &[128, 75], 1),
+            (&[2, 64, 72], &[2, 128, 72], 1),
+        ] {
+            let (_, p, _) = hopper_tactics(a, b, true, true);
+            let step = op.def().cuda_program(t, &p, &dev).unwrap_or_else(|e| panic!("{} at {a:?}: {e}", t.name));
+            check_step(&t.name, &step, t, &p, &dev);
+            let [DeviceOp::Launch(l)] = step.ops.as_slice() else { panic!("one launch") };
+            assert_eq!(l.kernel, kernel, "{} at {a:?}", t.name);
+        }
+    }
+}
+
 #[test]
 fn few_tiles_split_their_sums() {
     let dev = DeviceProps::example_h200();
@@ -326,7 +403,7 @@ fn kernels_compile() {
         }
         files.insert(file);
     }
-    for file in ["gemm_simt.cu", "gemm_mma_sm80.cu", "conv_igemm_simt.cu", "conv_igemm_mma_sm80.cu", "conv_depthwise.cu", "conv_direct.cu", "conv_transpose.cu", "pool.cu"] {
+    for file in ["gemm_simt.cu", "gemm_mma_sm80.cu", "gemm_wgmma_sm90.cu", "conv_igemm_simt.cu", "conv_igemm_mma_sm80.cu", "conv_depthwise.cu", "conv_direct.cu", "conv_transpose.cu", "pool.cu"] {
         assert!(files.contains(file), "{file} was not compiled");
     }
 }

@@ -192,6 +192,16 @@ pub mod matmul {
             case("no rows", &[0, 4], &[4, 3], false, false, 1.0),
             case("no batch", &[0, 4, 4], &[4, 3], false, false, 1.0),
             case("long sums", &[9, 1100], &[1100, 70], false, false, 1.0),
+            // Rows of whole 16-byte pieces, which tensor maps take, with edges inside of tiles.
+            case("one row of whole pieces", &[1, 768], &[128, 768], false, true, 1.0),
+            case("seven rows of whole pieces", &[7, 72], &[72, 72], false, true, 0.5),
+            case("64 rows of whole pieces", &[64, 128], &[768, 128], false, true, 1.0),
+            case("197 rows of whole pieces", &[197, 768], &[72, 768], false, true, 1.0),
+            case("384 rows of whole pieces", &[384, 72], &[128, 72], false, true, 1.0),
+            case("batch into rows of whole pieces", &[3, 65, 72], &[136, 72], false, true, 1.0),
+            case("whole pieces along n", &[197, 72], &[72, 136], false, false, 1.0),
+            case("one row of whole pieces along n", &[1, 200], &[200, 768], false, false, 1.0),
+            case("384 rows of whole pieces along n", &[384, 136], &[136, 72], false, false, -0.5),
         ]
     }
 

@@ -1,19 +1,20 @@
 //! Device products: one description of a batched product with its epilogue, and every way to launch it.
 //!
-//! Used by `MatMul`, and by `Conv` for filters of one element. Ways: tensor-core tiles (`gemm_mma_sm80.cu`), scalar tiles
-//! (`gemm_simt.cu`), cuBLASLt. A tile that needs aligned rows comes with its element-wise twin when shapes are dynamic.
+//! Used by `MatMul`, and by `Conv` for filters of one element. Ways: tensor-core tiles (`gemm_mma_sm80.cu`, and
+//! `wgmma.rs` on Hopper), scalar tiles (`gemm_simt.cu`), cuBLASLt. A tile that needs aligned rows comes with its element-wise twin when shapes are dynamic.
 //! Where the output has far fewer tiles than the chip has multiprocessors, k is split over blocks, with as many splits as
 //! fill it; `split_finish.cu` adds the parts and applies bias and epilogue. Launches read concrete shapes only.
 
 use crate::base::{DType, Result};
 use crate::device::DeviceProps;
-use crate::ops::epilogue::cuda::{CudaEpilogue, ExtraStrides, Fusion, Parts, accumulator, magic, parts};
+pub use super::split::{finish_launch, finish_spec};
+use super::wgmma;
+use crate::ops::epilogue::cuda::{CudaEpilogue, ExtraStrides, Fusion, Parts, accumulator, parts};
 use crate::ops::pointwise::Func;
 use crate::ops::{
-    Arg, DeviceOp, KernelSpec, Launch, LibraryGemm, Problem, StepProgram, Tactic, TacticOptions, TacticSource, blocks,
-    i32_struct, i64_struct,
+    Arg, DeviceOp, KernelSpec, Launch, LibraryGemm, Problem, StepProgram, Tactic, TacticOptions, TacticSource, i64_struct,
 };
-use crate::{bail, ensure};
+use crate::{bail, ensure, err};
 
 /// `c[b,m,n] = epilogue(alpha * op(a) op(b) + bias)`, in the terms of `kernels/common/gemm.cuh`. C is dense.
 #[derive(Clone, Debug)]
@@ -42,11 +43,12 @@ const N_PARAMS: usize = 10;
 const MMA: i64 = 0;
 const SIMT: i64 = 1;
 const LIBRARY: i64 = 2;
+const WGMMA: i64 = 3;
 
 const MAX_SPLITS: i64 = 32;
+const LONG_K: i64 = 2048;
 /// Bytes of partial sums at most.
 const MAX_PARTS: i64 = 64 << 20;
-const FINISH_THREADS: usize = 256;
 
 /// A tile of a kernel. For tensor cores `x`, `y`, `z` are warps along m and n and stages; else outputs of a thread along m
 /// and n and elements of a load.
@@ -90,6 +92,9 @@ const SIMT_TILES: &[Tile] = &[
     simt(32, 32, 32, 2, 4, 4, 0.4),
     simt(16, 64, 16, 1, 4, 1, 0.3),
 ];
+
+/// Takes what tensor maps cannot say, beside a kernel of `wgmma.rs`.
+const WGMMA_TWIN: Tile = mma(64, 64, 64, 2, 2, 3, 0.65);
 
 /// Takes every problem on every device.
 const GENERIC: Tile = simt(16, 16, 16, 1, 1, 1, 0.1);
@@ -187,7 +192,7 @@ impl DeviceGemm {
 
     // ---- enumeration ------------------------------------------------------------------------------------------
 
-    /// Tactics, best guess first, at most six; the generic one last. Empty for types that no kernel takes.
+    /// Tactics, best guess first, at most nine; the generic one last. Empty for types that no kernel takes.
     pub fn tactics(&self, e: &CudaEpilogue<'_>, p: &Problem, dev: &DeviceProps, opt: &TacticOptions) -> Vec<Tactic> {
         let typed = self.dtype.is_float() || matches!(self.dtype, DType::I32 | DType::U32 | DType::I64 | DType::U64);
         if !typed || !self.fits() {
@@ -216,6 +221,10 @@ impl DeviceGemm {
                     own.push(self.kernel_tactic(s, true, &fusion, p, opt));
                 }
             }
+            // One block sums a whole row of k: only where that is short it is before the split one.
+            let at = if self.k < LONG_K { 0 } else { own.len() };
+            let hopper = wgmma::configs(self, self.stored(&fusion, p), dev);
+            own.splice(at..at, hopper.iter().map(|c| self.wgmma_tactic(c, &fusion, p, opt)));
             own.extend(tiles.iter().take(2).map(|t| self.kernel_tactic(*t, false, &fusion, p, opt)));
             own.push(self.kernel_tactic(GENERIC, false, &fusion, p, opt));
         }
@@ -225,6 +234,17 @@ impl DeviceGemm {
         let at = if work > 1e9 { 0 } else { own.len().min(1) };
         let rest = own.split_off(at);
         own.into_iter().chain(library).chain(rest).collect()
+    }
+
+    fn wgmma_tactic(&self, c: &wgmma::Config, fusion: &Fusion, p: &Problem, opt: &TacticOptions) -> Tactic {
+        let mut kernels = vec![fusion.define(wgmma::spec(c, self, self.stored(fusion, p)))];
+        if opt.dynamic {
+            kernels.push(self.spec(&WGMMA_TWIN, false, false, fusion, p));
+        }
+        let [m, n, k, x, y, z] = c.params();
+        let params = vec![WGMMA, m, n, k, x, y, z, 0, 1, opt.dynamic as i64];
+        let name = format!("{}{}", c.name(), fusion.text());
+        fusion.complete(Tactic { name, source: TacticSource::Kernels, kernels, params })
     }
 
     fn split_cost(&self, t: &Tile, dev: &DeviceProps) -> f64 {
@@ -345,7 +365,8 @@ impl DeviceGemm {
         if is_library {
             self.library(tactic, &result, &mut step)?;
         } else {
-            self.kernels(tactic, &parts, e, &result, &mut step, dev)?;
+            let stored = if parts.after.is_some() { self.dtype } else { out.dtype };
+            self.kernels(tactic, &parts, e, &result, stored, &mut step, dev)?;
         }
         if let Some(after) = &parts.after {
             let with_bias = is_library && self.bias_after();
@@ -397,15 +418,29 @@ impl DeviceGemm {
         parts: &Parts,
         e: &CudaEpilogue<'_>,
         result: &Arg,
+        stored: DType,
         step: &mut StepProgram,
         dev: &DeviceProps,
     ) -> Result<()> {
         let v = &tactic.params;
-        let t = Tile { algo: v[0], m: v[1], n: v[2], k: v[3], x: v[4], y: v[5], z: v[6], quality: 1.0 };
+        let reached = parts.code != 1 || self.extra.is_some();
+        let mut t = Tile { algo: v[0], m: v[1], n: v[2], k: v[3], x: v[4], y: v[5], z: v[6], quality: 1.0 };
+        let mut aligned_rows = true;
+        if t.algo == WGMMA {
+            if wgmma::takes(self, dev) && reached {
+                let c = wgmma::Config::of_params(&v[1..7])
+                    .ok_or_else(|| err!(CorruptData, "tactic {} has no tile that is known", tactic.name))?;
+                let extra = self.extra.clone().filter(|_| parts.code == 1).unwrap_or_default();
+                let launch = wgmma::launch(&c, self, stored, result, e.args(&extra), dev)?;
+                step.ops.push(DeviceOp::Launch(launch));
+                return Ok(());
+            }
+            (t, aligned_rows) = (Tile { quality: 1.0, ..WGMMA_TWIN }, false);
+        }
         let known = MMA_TILES.iter().chain(SIMT_TILES).chain([&GENERIC]).any(|k| Tile { quality: 1.0, ..*k } == t);
         ensure!(known, CorruptData, "tactic {} has no tile that is known", tactic.name);
         let (split, aligned, twin) = (v[7] != 0, v[8] != 0, v[9] != 0);
-        let kernel = match (aligned, self.rows_aligned(self.needed(&t)), twin) {
+        let kernel = match (aligned, aligned_rows && self.rows_aligned(self.needed(&t)), twin) {
             (false, _, _) | (true, true, _) => 0,
             (true, false, true) => 1,
             (true, false, false) => bail!(Unsupported, "tactic {} needs rows of whole vectors", tactic.name),
@@ -455,43 +490,4 @@ impl DeviceGemm {
         let head = [self.m, self.n, self.k, self.lda(), self.ldb(), self.n];
         i64_struct(head.into_iter().chain(self.batch).chain(self.stride_a).chain(self.stride_b).chain(stride_c))
     }
-}
-
-/// `split_finish.cu` for parts of a product or convolution of this type; `bias_dim` is the coordinate of the bias.
-pub fn finish_spec(dtype: DType, out: DType, has_bias: bool, bias_dim: i64, fusion: &Fusion) -> KernelSpec {
-    let s = KernelSpec::new("split_finish.cu")
-        .define_type("T_PART", accumulator(dtype))
-        .define_type("T_OUT", out)
-        .define_type("T_BIAS", dtype)
-        .define("HAS_BIAS", has_bias as i64)
-        .define("BIAS_DIM", bias_dim)
-        .define("THREADS", FINISH_THREADS)
-        .define("INDEX64", 0);
-    fusion.define(s)
-}
-
-/// Launch of `split_finish.cu`. `args` are part, bias, y and the epilogue's five; the shape and the number of splits are
-/// put in between.
-pub fn finish_launch(
-    kernel: usize,
-    shape: [usize; 5],
-    splits: i64,
-    mut args: Vec<Arg>,
-    dev: &DeviceProps,
-) -> Result<Launch> {
-    let total = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).filter(|n| *n < i32::MAX as usize);
-    let Some(total) = total else { bail!(Unsupported, "partial sums of {shape:?} are too many for their kernel") };
-    args.insert(3, Arg::I32(splits as i32));
-    args.insert(3, shape_struct(&shape));
-    let grid = blocks(total, FINISH_THREADS).min(8 * dev.n_sm.max(1));
-    Ok(Launch { kernel, grid: [grid, 1, 1], block: [FINISH_THREADS as u32, 1, 1], smem: 0, args })
-}
-
-/// `Shape` of `kernels/common/index.cuh`.
-fn shape_struct(dims: &[usize]) -> Arg {
-    let at = |i: usize| dims.get(i).copied().unwrap_or(1);
-    let sizes = (0..8).map(|i| at(i) as i32);
-    let magics = (0..8).map(|i| magic(at(i)).0);
-    let shifts = (0..8).map(|i| magic(at(i)).1);
-    i32_struct(sizes.chain(magics).chain(shifts))
 }

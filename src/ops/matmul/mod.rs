@@ -12,7 +12,9 @@ mod eval;
 pub(crate) mod gemm;
 mod onnx;
 mod repeat;
+mod split;
 mod typed;
+mod wgmma;
 
 use crate::base::{DType, Dim, Fact, Result, Shape, Tensor};
 use crate::device::DeviceProps;

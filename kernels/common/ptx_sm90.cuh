@@ -1,0 +1,147 @@
+// ptx_sm90.cuh — inline PTX of sm_90a: barriers and tensor copies in shared memory, wgmma. One wrapper each, named as the
+// instruction.
+//
+// Notes    As common/ptx.cuh, which it belongs to. s_ addresses are of shared memory (shared_address), maps lie among the
+//          kernel's arguments (__grid_constant__).
+#pragma once
+#include "common/types.cuh"
+
+#if !defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#error "wgmma needs sm_90a"
+#endif
+
+// CUtensorMap
+struct __align__(64) TensorMap
+{
+    u8 bytes[128];
+};
+
+DEVICE void mbarrier_init(u32 s_bar, u32 count)
+{
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(s_bar), "r"(count));
+}
+
+DEVICE void mbarrier_arrive_expect_tx(u32 s_bar, u32 bytes)
+{
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(s_bar), "r"(bytes) : "memory");
+}
+
+DEVICE void mbarrier_arrive(u32 s_bar)
+{
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(s_bar) : "memory");
+}
+
+// Waits until the phase of this parity has completed.
+DEVICE void mbarrier_wait_parity(u32 s_bar, u32 parity)
+{
+    u32 done;
+    do {
+        asm volatile("{.reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p;}"
+                     : "=r"(done) : "r"(s_bar), "r"(parity) : "memory");
+    } while (!done);
+}
+
+DEVICE void fence_mbarrier_init() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
+DEVICE void fence_proxy_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+DEVICE void prefetch_tensormap(const TensorMap* map) { asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory"); }
+
+// A box at (x, y) to shared memory; its bytes complete the barrier.
+DEVICE void cp_async_bulk_tensor_2d_load(u32 s_dst, const TensorMap* map, u32 s_bar, i32 x, i32 y)
+{
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];"
+                 ::"r"(s_dst), "l"(map), "r"(s_bar), "r"(x), "r"(y) : "memory");
+}
+
+DEVICE void cp_async_bulk_tensor_2d_store(const TensorMap* map, u32 s_src, i32 x, i32 y)
+{
+    asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%2, %3}], [%1];"
+                 ::"l"(map), "r"(s_src), "r"(x), "r"(y) : "memory");
+}
+
+DEVICE void cp_async_bulk_commit_group() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+
+// Until at most PENDING groups still read shared memory.
+template <int PENDING> DEVICE void cp_async_bulk_wait_group_read()
+{
+    asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(PENDING) : "memory");
+}
+
+// Until at most PENDING groups are not in memory.
+template <int PENDING> DEVICE void cp_async_bulk_wait_group()
+{
+    asm volatile("cp.async.bulk.wait_group %0;" ::"n"(PENDING) : "memory");
+}
+
+DEVICE void bar_arrive(int id, int threads) { asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
+DEVICE void bar_sync(int id, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
+
+DEVICE void stmatrix_x4(u32 s_addr, u32 r0, u32 r1, u32 r2, u32 r3)
+{
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};"
+                 ::"r"(s_addr), "r"(r0), "r"(r1), "r"(r2), "r"(r3) : "memory");
+}
+
+// Two numbers in one word, the first one in the lower half.
+DEVICE u32 cvt_rn_x2(Tag<f16>, float x0, float x1)
+{
+    u32 r;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(x1), "f"(x0));
+    return r;
+}
+DEVICE u32 cvt_rn_x2(Tag<bf16>, float x0, float x1)
+{
+    u32 r;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(x1), "f"(x0));
+    return r;
+}
+
+DEVICE void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+DEVICE void wgmma_commit_group() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+template <int PENDING> DEVICE void wgmma_wait_group() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory"); }
+// The compiler must not read an accumulator before the wait above.
+DEVICE void wgmma_settle(float& d) { asm volatile("" : "+f"(d)::"memory"); }
+
+// wgmma_m64k16<B_BY_N>(Tag<T>, d, a, b, accumulate): d[64,N] = (accumulate ? d : 0) + a[64,16] b[16,N] for a warpgroup, N twice
+// the size of d. a and b are descriptors of shared memory; B_BY_N 1: b lies with neighbours along n, 0: along k.
+#define OUT4(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
+#define OUT16(i) OUT4(i), OUT4(i + 4), OUT4(i + 8), OUT4(i + 12)
+#define OUT32 OUT16(0)
+#define OUT64 OUT32, OUT16(16)
+#define OUT96 OUT64, OUT16(32)
+#define OUT128 OUT96, OUT16(48)
+#define OUT192 OUT128, OUT16(64), OUT16(80)
+#define OUT256 OUT192, OUT16(96), OUT16(112)
+#define REGS32 \
+    "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15"
+#define REGS64 REGS32 \
+    ",%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
+#define REGS96 REGS64 \
+    ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47"
+#define REGS128 REGS96 \
+    ",%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
+#define REGS192 REGS128 \
+    ",%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79" \
+    ",%80,%81,%82,%83,%84,%85,%86,%87,%88,%89,%90,%91,%92,%93,%94,%95"
+#define REGS256 REGS192 \
+    ",%96,%97,%98,%99,%100,%101,%102,%103,%104,%105,%106,%107,%108,%109,%110,%111" \
+    ",%112,%113,%114,%115,%116,%117,%118,%119,%120,%121,%122,%123,%124,%125,%126,%127"
+#define WGMMA(N, TYPE, A, B, P, T)                                                                                     \
+    template <int B_BY_N> DEVICE void wgmma_m64k16(Tag<TYPE>, float (&d)[N / 2], u64 a, u64 b, int accumulate)             \
+    {                                                                                                                    \
+        asm volatile("{.reg .pred p; setp.ne.b32 p, %" #P ", 0; wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." #TYPE     \
+                     "." #TYPE " {" REGS##N "}, %" #A ", %" #B ", p, 1, 1, 0, %" #T ";}"                                   \
+                     : OUT##N : "l"(a), "l"(b), "r"(accumulate), "n"(B_BY_N));                                            \
+    }
+WGMMA(32, f16, 16, 17, 18, 19)
+WGMMA(32, bf16, 16, 17, 18, 19)
+WGMMA(64, f16, 32, 33, 34, 35)
+WGMMA(64, bf16, 32, 33, 34, 35)
+WGMMA(96, f16, 48, 49, 50, 51)
+WGMMA(96, bf16, 48, 49, 50, 51)
+WGMMA(128, f16, 64, 65, 66, 67)
+WGMMA(128, bf16, 64, 65, 66, 67)
+WGMMA(192, f16, 96, 97, 98, 99)
+WGMMA(192, bf16, 96, 97, 98, 99)
+WGMMA(256, f16, 128, 129, 130, 131)
+WGMMA(256, bf16, 128, 129, 130, 131)
