@@ -133,6 +133,27 @@ impl Memory<'_> {
         self.scatter(&l.args[3], &x, &at);
     }
 
+    /// `gemm_wgmma_sm90.cu`, as its tensor maps say.
+    fn wgmma(&mut self, spec: &KernelSpec, l: &Launch) {
+        let map = |i: usize| if let Arg::TensorMap(map) = &l.args[i] { map } else { panic!("argument {i} is no map") };
+        let (a_map, b_map, c_map) = (map(0), map(1), map(2));
+        let by_k = define(spec, "TRANS_B") == 1;
+        let (k, m, n) = (a_map.dims[0] as i64, c_map.dims[1] as i64, c_map.dims[0] as i64);
+        assert_eq!(a_map.dims[1] as i64, m, "rows");
+        assert_eq!(b_map.dims, if by_k { [k as u64, n as u64] } else { [n as u64, k as u64] }, "the right matrix");
+        let Arg::F32(alpha) = l.args[5] else { panic!("alpha") };
+        let (a, b) = (self.read(&a_map.base), self.read(&b_map.base));
+        let (mut x, mut coords) = (Vec::new(), Vec::new());
+        for (row, col) in (0..m * n).map(|i| (i / n, i % n)) {
+            let term = |kk: i64| a[(row * k + kk) as usize] * b[(if by_k { col * k + kk } else { kk * n + col }) as usize];
+            x.push((0..k).map(term).sum::<f64>() * alpha as f64);
+            coords.push([0, 0, 0, row, col]);
+        }
+        let bias_dim = if define(spec, "BIAS_ROWS") == 1 { 3 } else { 4 };
+        self.finish(spec, &l.args[6..], &mut x, &coords, &l.args[3], bias_dim);
+        self.write(&c_map.base, x);
+    }
+
     fn scatter(&mut self, to: &Arg, x: &[f64], at: &[i64]) {
         let mut y = vec![f64::NAN; x.len()];
         for (v, i) in x.iter().zip(at) {
@@ -381,6 +402,7 @@ fn simulate(t: &Tactic, op: &Op, p: &Problem, dev: &DeviceProps, inputs: &[Optio
                 let spec = &t.kernels[l.kernel];
                 match spec.file.as_str() {
                     "gemm_simt.cu" | "gemm_mma_sm80.cu" => m.gemm(spec, l),
+                    "gemm_wgmma_sm90.cu" => m.wgmma(spec, l),
                     "conv_igemm_simt.cu" | "conv_igemm_mma_sm80.cu" | "conv_depthwise.cu" => m.plane_conv(spec, l),
                     "conv_direct.cu" => m.nd_conv(spec, l, false),
                     "conv_transpose.cu" => m.nd_conv(spec, l, true),
