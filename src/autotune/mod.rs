@@ -20,9 +20,6 @@ use crate::{ensure, err, internal, log_info, log_verbose};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// Candidates of one node that are compiled and timed.
-pub const MAX_CANDIDATES: usize = 6;
-
 /// The tactic of each device node, and the kernels that they launch.
 #[derive(Default)]
 pub struct Choices {
@@ -88,6 +85,7 @@ struct Enumerator<'a> {
     device: &'a DeviceRef,
     tf32: bool,
     cublaslt: bool,
+    level: u8,
     excluded: HashSet<&'a str>,
     groups: Vec<Group>,
     by_key: HashMap<String, usize>,
@@ -104,6 +102,7 @@ fn enumerate(graph: &Graph, options: &BuildOptions, opt: &Bindings, device: &Dev
         device,
         tf32: options.tf32,
         cublaslt: library && cublaslt::is_present().is_ok(),
+        level: options.level,
         excluded,
         groups: Vec::new(),
         by_key: HashMap::new(),
@@ -149,10 +148,10 @@ impl Enumerator<'_> {
             self.groups[g].nodes.push(number);
             return Ok(());
         }
-        let opts = TacticOptions { tf32: self.tf32, cublaslt: self.cublaslt, dynamic };
+        let opts = TacticOptions { tf32: self.tf32, cublaslt: self.cublaslt, dynamic, level: self.level };
         let mut candidates = node.op.def().cuda_tactics(&problem, self.device.props(), &opts);
         candidates.retain(|t| !self.excluded.contains(t.source.name()));
-        candidates.truncate(MAX_CANDIDATES);
+        candidates.truncate(opts.max_candidates());
         if candidates.is_empty() {
             let ins: Vec<String> =
                 problem.inputs.iter().map(|d| d.as_ref().map_or("-".into(), |d| d.to_string())).collect();

@@ -5,7 +5,7 @@ use super::format::{Section, Sections, WEIGHT_ALIGN, assemble};
 use crate::base::{Dim, Fact, Result, Shape, Tensor};
 use crate::device::DeviceProps;
 use crate::network::{Graph, ValueId};
-use crate::ops::{KernelSpec, Op, Tactic, TacticSource};
+use crate::ops::{KernelSpec, Op, Tactic, TacticOptions, TacticSource};
 use crate::plan::{Profile, Range};
 use crate::{ensure, err, internal};
 use std::any::Any;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_128;
 
 /// Settings that a re-plan on another device needs.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct BuildOptions {
     /// f16 may be used for a network in f32.
     pub fp16: bool,
@@ -22,6 +22,22 @@ pub struct BuildOptions {
     pub tf32: bool,
     /// Tactic sources that are left out, by name.
     pub excluded_sources: Vec<String>,
+    /// Optimization level, 0 to 5 (see [`TacticOptions::level`]).
+    pub level: u8,
+    /// Most bytes of scratch that one step may ask for.
+    pub workspace: u64,
+}
+
+impl Default for BuildOptions {
+    fn default() -> Self {
+        BuildOptions {
+            fp16: false,
+            tf32: false,
+            excluded_sources: Vec::new(),
+            level: TacticOptions::DEFAULT_LEVEL,
+            workspace: u64::MAX,
+        }
+    }
 }
 
 /// A compiled kernel.
@@ -147,6 +163,8 @@ impl EngineImage {
         meta.u8(self.options.tf32 as u8);
         meta.len(self.options.excluded_sources.len());
         self.options.excluded_sources.iter().for_each(|s| meta.str(s));
+        meta.u8(self.options.level);
+        meta.u64(self.options.workspace);
         meta.str(&self.built_on);
         meta.len(self.profiles.len());
         for p in &self.profiles {
@@ -181,6 +199,7 @@ impl EngineImage {
         let name = r.str()?;
         let (fp16, tf32) = (r.bool()?, r.bool()?);
         let excluded_sources = (0..r.len(4)?).map(|_| r.str()).collect::<Result<_>>()?;
+        let (level, workspace) = (r.u8()?, r.u64()?);
         let built_on = r.str()?;
         let mut raw_profiles = Vec::new();
         for _ in 0..r.len(4)? {
@@ -201,7 +220,7 @@ impl EngineImage {
             (None, None) => None,
             _ => return Err(err!(CorruptData, "damaged engine: a plan without kernels, or kernels without a plan")),
         };
-        let options = BuildOptions { fp16, tf32, excluded_sources };
+        let options = BuildOptions { fp16, tf32, excluded_sources, level, workspace };
         Ok(EngineImage { name, options, profiles, built_on, graph, plan })
     }
 }

@@ -110,7 +110,7 @@ impl<'a> EvalCx<'a> {
 }
 
 /// What the builder allows a tactic to do.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct TacticOptions {
     /// f32 products may use TF32.
     pub tf32: bool,
@@ -118,6 +118,33 @@ pub struct TacticOptions {
     pub cublaslt: bool,
     /// Shapes may change after the build: the tactic must serve every shape of this rank, whatever the problem shows.
     pub dynamic: bool,
+    /// Optimization level, 0 to 5: how much of a build's time may go into the choice. 0 takes the first candidate and
+    /// times nothing; up to 3 a short list of the operator's ranking is timed; from 4 on every candidate.
+    pub level: u8,
+}
+
+impl TacticOptions {
+    /// The level when nothing else is said.
+    pub const DEFAULT_LEVEL: u8 = 3;
+
+    /// How many candidates the level has compiled and timed at most. An operator lists its candidates best first, and
+    /// need not list more than this.
+    pub fn max_candidates(&self) -> usize {
+        match self.level {
+            0 => 1,
+            1 => 3,
+            2 => 6,
+            3 => 12,
+            4 => 40,
+            _ => usize::MAX,
+        }
+    }
+}
+
+impl Default for TacticOptions {
+    fn default() -> Self {
+        TacticOptions { tf32: false, cublaslt: false, dynamic: false, level: Self::DEFAULT_LEVEL }
+    }
 }
 
 /// What an operator does when a network in f32 may be computed in f16.

@@ -85,7 +85,12 @@ fn from_onnx(o: &Options, path: &Path, device: &DeviceRef, sets: &[DataSet]) -> 
     info!("Finished parsing network model. Parse time: {:.4} s", start.elapsed().as_secs_f64());
     let data = sets.iter().map(|s| test_data::input_shapes(s, &graph)).collect::<Result<Vec<_>>>()?;
     let profile = shapes::profile(o, &graph, &data)?;
-    let options = BuildOptions { fp16: o.fp16, tf32: o.tf32, excluded_sources: o.excluded_sources.clone() };
+    let options = BuildOptions {
+        fp16: o.fp16,
+        tf32: o.tf32,
+        excluded_sources: o.excluded_sources.clone(),
+        ..BuildOptions::default()
+    };
     let precision = match (o.fp16, o.tf32) {
         (true, _) => "f32 and f16",
         (false, true) => "f32, TF32 in products",
