@@ -66,6 +66,31 @@ __device__ __forceinline__ void mma_m16n8k16_bf16(float (&d)[4], const unsigned 
 }
 #endif
 
+// Programmatic dependent launch. On sm_90 a kernel may start while the one before it still runs:
+//   griddepcontrol_wait               returns when every kernel before this one has ended and its writes are visible
+//   griddepcontrol_launch_dependents  lets the next kernel start as soon as each block has called it, or has ended; a hint
+// Contract  A .cu file that names griddepcontrol_wait (the text, comments count: name it there when a header calls it) is
+//           launched this way, so in every kernel compiled from it no thread reads what another kernel may write, or writes
+//           global memory, before it has called griddepcontrol_wait or passed a barrier behind a thread that has; and each
+//           block calls it before it ends. Before the wait: barriers and tensor maps set up, indices computed, and weights
+//           read where the host knows that the operand is a constant of the engine (a define says so).
+// Use       griddepcontrol_launch_dependents first thing, griddepcontrol_wait before the first access. Call
+//           launch_dependents later where blocks of the next kernel would take room from this one's that still wait.
+// Notes     Nothing on older architectures.
+__device__ __forceinline__ void griddepcontrol_wait()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+__device__ __forceinline__ void griddepcontrol_launch_dependents()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
 // Four 8x8 matrices of 16-bit elements; lane l gives the address of row l%8 of matrix l/8.
 __device__ __forceinline__ void ldmatrix_x4(unsigned (&r)[4], unsigned s_addr)
 {

@@ -18,7 +18,6 @@ use crate::plan::{host_set, problem_of};
 use crate::runtime::kernels::LoadedKernels;
 use crate::{ensure, err, internal, log_info, log_verbose};
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 /// The tactic of each device node, and the kernels that they launch.
 #[derive(Default)]
@@ -190,20 +189,15 @@ fn key_of(node: &crate::network::Node, p: &Problem, dynamic: bool) -> String {
 type Compiled = Vec<(KernelSpec, Result<KernelImage>)>;
 
 fn compile(specs: &[KernelSpec], device: &DeviceRef) -> Result<Compiled> {
-    let image = |s: &KernelSpec, entry: &str, bytes: Vec<u8>| KernelImage {
-        spec: s.clone(),
-        entry: entry.to_string(),
-        cubin: Arc::new(bytes),
-    };
     if let DeviceRef::Null(_) = device {
         // Nothing is launched there; the images only carry the specs.
-        return Ok(specs.iter().map(|s| (s.clone(), Ok(image(s, "null", Vec::new())))).collect());
+        return Ok(specs.iter().map(|s| (s.clone(), Ok(KernelImage::new(s, "null", Vec::new())))).collect());
     }
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     let start = std::time::Instant::now();
     let out = kernel_cache::compile_each(specs, &kernel_cache::arch_of(device.props().sm), threads);
     log_info!("{} kernels compiled or found in {:.2} s", specs.len(), start.elapsed().as_secs_f64());
-    Ok(specs.iter().zip(out).map(|(s, r)| (s.clone(), r.map(|c| image(s, &c.entry, c.bytes.clone())))).collect())
+    Ok(specs.iter().zip(out).map(|(s, r)| (s.clone(), r.map(|c| KernelImage::new(s, &c.entry, c.bytes.clone())))).collect())
 }
 
 /// Leaves out candidates whose kernels did not compile; a node without any left fails with the compiler's words.

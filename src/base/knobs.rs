@@ -49,6 +49,8 @@ knobs! {
     CUBLASLT_PATH = "SINTER_CUBLASLT_PATH";
     /// `off`: contexts launch their steps one by one instead of as CUDA graphs.
     REPLAY = "SINTER_REPLAY";
+    /// `off`: no kernel is launched while the one before it still runs.
+    OVERLAP = "SINTER_OVERLAP";
     /// Comma-separated passes to leave out, for finding the one that is wrong.
     SKIP_PASSES = "SINTER_SKIP_PASSES";
     /// Tests: folder of models with recorded outputs.

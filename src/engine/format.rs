@@ -18,7 +18,7 @@
 //! * 1 `meta`: graph name, build options, profiles, what it was built on. Required.
 //! * 2 `graph`: the portable graph. Required.
 //! * 3 `plan`: the graph lowered for one device and the tactic of each node.
-//! * 4 `kernels`: compiled kernels (cubins) that the tactics launch.
+//! * 4 `kernels`: compiled kernels (cubins) that the tactics launch, and whether each waits for the kernels before it.
 //! * 5 `weights`: a table of tensors (type, shape, offset) and their bytes, each at a multiple of [`WEIGHT_ALIGN`] from
 //!   the section's start. Both graphs refer to it by index; equal tensors are stored once. Required.
 //!
@@ -32,7 +32,7 @@ use crate::{bail, ensure, err};
 use xxhash_rust::xxh3::xxh3_64;
 
 pub const MAGIC: &[u8; 8] = b"SINTERNG";
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 pub const SECTION_ALIGN: usize = 4096;
 pub const WEIGHT_ALIGN: usize = 256;
 const HEADER: usize = 40;

@@ -4,6 +4,7 @@ use super::codec::{AttrSource, AttrTable, Reader, Writer};
 use super::format::{Section, Sections, WEIGHT_ALIGN, assemble};
 use crate::base::{Dim, Fact, Result, Shape, Tensor};
 use crate::device::DeviceProps;
+use crate::device::cuda::source;
 use crate::network::{Graph, ValueId};
 use crate::ops::{KernelSpec, Op, Tactic, TacticOptions, TacticSource};
 use crate::plan::{Profile, Range};
@@ -47,6 +48,15 @@ pub struct KernelImage {
     /// Name of the entry point.
     pub entry: String,
     pub cubin: Arc<Vec<u8>>,
+    /// It waits for the kernels before it, so that it may be launched while they still run.
+    pub waits: bool,
+}
+
+impl KernelImage {
+    /// The kernel that was compiled from this library's own sources.
+    pub fn new(spec: &KernelSpec, entry: &str, cubin: Vec<u8>) -> KernelImage {
+        KernelImage { spec: spec.clone(), entry: entry.into(), cubin: Arc::new(cubin), waits: source::waits(&spec.file) }
+    }
 }
 
 /// The plan for one kind of CUDA device.
@@ -392,6 +402,7 @@ fn write_plan(p: &DevicePlan, weights: &mut WeightTable) -> Result<(Vec<u8>, Vec
     for (i, kernel) in p.kernels.iter().enumerate() {
         write_spec(&mut k, &kernel.spec);
         k.str(&kernel.entry);
+        k.u8(kernel.waits as u8);
         k.blob(&kernel.cubin);
         index.insert(&kernel.spec, i as u32);
     }
@@ -420,7 +431,8 @@ fn read_plan(plan: &[u8], kernels: &[u8], weights: &[Arc<Tensor>]) -> Result<Dev
     for _ in 0..r.len(20)? {
         let spec = read_spec(&mut r)?;
         let entry = r.str()?;
-        images.push(KernelImage { spec, entry, cubin: Arc::new(r.blob()?.to_vec()) });
+        let waits = r.bool()?;
+        images.push(KernelImage { spec, entry, cubin: Arc::new(r.blob()?.to_vec()), waits });
     }
     r.end()?;
     let mut r = Reader::new(plan, "plan");

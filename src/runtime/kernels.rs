@@ -1,6 +1,6 @@
 //! The compiled kernels of an engine, loaded on its device.
 
-use crate::base::Result;
+use crate::base::{Result, knobs};
 use crate::device::DeviceRef;
 use crate::device::cuda::{Function, Module};
 use crate::engine::{DevicePlan, KernelImage};
@@ -26,7 +26,8 @@ impl LoadedKernels {
         let DeviceRef::Cuda(cuda) = device else { return Ok(loaded) };
         for k in images {
             let module = Module::load(cuda, &k.cubin)?;
-            loaded.functions.insert(k.spec.clone(), module.function(&k.entry)?);
+            let waits = k.waits && device.props().sm >= 90 && knobs::OVERLAP.get().as_deref() != Some("off");
+            loaded.functions.insert(k.spec.clone(), module.function(&k.entry)?.waiting(waits));
             loaded._modules.push(module);
         }
         Ok(loaded)

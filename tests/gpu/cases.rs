@@ -11,7 +11,6 @@ use sinter::ops::{Arg, DeviceOp, KernelSpec, Problem, StepProgram, Tactic, Tacti
 use sinter::runtime::exec::{CudaStep, StepAddresses};
 use sinter::runtime::kernels::LoadedKernels;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 
 /// Bytes around each output that must stay as they are.
 const GUARD: usize = 256;
@@ -156,11 +155,7 @@ fn every_tactic_of_every_case_agrees_with_the_reference() {
     let mut images = Vec::new();
     for (r, spec) in compile_each(&specs, &arch_of(gpu.device.props().sm), 0).into_iter().zip(&specs) {
         match r {
-            Ok(cubin) => images.push(KernelImage {
-                spec: spec.clone(),
-                entry: cubin.entry.clone(),
-                cubin: Arc::new(cubin.bytes.clone()),
-            }),
+            Ok(cubin) => images.push(KernelImage::new(spec, &cubin.entry, cubin.bytes.clone())),
             Err(e) => wrong.push(format!("{} {:?}: {e}", spec.file, spec.defines)),
         }
     }

@@ -14,7 +14,6 @@ use sinter::ops::pointwise::Program;
 use sinter::ops::{KernelSpec, Op, Problem, Tactic, TacticOptions, TensorDesc};
 use sinter::runtime::exec::{CudaStep, StepAddresses};
 use sinter::runtime::kernels::LoadedKernels;
-use std::sync::Arc;
 use crate::ops::steps::{assert_close, eval, infer, problem, random};
 
 struct Subject {
@@ -111,7 +110,7 @@ fn load(gpu: &Gpu, mut specs: Vec<KernelSpec>) -> (LoadedKernels, usize) {
         .zip(&specs)
         .map(|(r, spec)| {
             let cubin = r.unwrap_or_else(|e| panic!("{spec:?}: {e}"));
-            KernelImage { spec: spec.clone(), entry: cubin.entry.clone(), cubin: Arc::new(cubin.bytes.clone()) }
+            KernelImage::new(spec, &cubin.entry, cubin.bytes.clone())
         })
         .collect();
     (LoadedKernels::load_images(&DeviceRef::Cuda(gpu.device.clone()), &images).unwrap(), specs.len())

@@ -192,7 +192,7 @@ impl PreparedLaunch {
             block: launch.block,
             smem: launch.smem,
             args: PackedArgs::new(&launch.args),
-            programmatic: false,
+            programmatic: function.waits(),
         })
     }
 
@@ -215,9 +215,10 @@ impl PreparedLaunch {
         self.args.set_address(slot_idx, address, |map, address| tensor_map::encode(driver, map, address))
     }
 
-    /// Lets the kernel start before the one ahead of it on the stream has ended (programmatic dependent launch).
+    /// Lets the kernel start before the one ahead of it on the stream has ended (programmatic dependent launch), or not.
     ///
-    /// Only for kernels that wait with `griddepcontrol.wait` before they touch what earlier kernels wrote.
+    /// Only for kernels that wait with `griddepcontrol.wait` before they touch what earlier kernels wrote: at first it is
+    /// what [`Function::waits`] says.
     pub fn set_programmatic(&mut self, on: bool) {
         self.programmatic = on;
     }

@@ -61,7 +61,7 @@ impl Module {
             bail!(NotFound, "the cubin has no kernel named {name:?}");
         }
         check(self.device.driver, status, || format!("looking up kernel {name:?}"))?;
-        Ok(Function { driver: self.device.driver, context: self.device.context, raw })
+        Ok(Function { driver: self.device.driver, context: self.device.context, raw, waits: false })
     }
 
     /// The device that the module was loaded on.
@@ -96,6 +96,7 @@ pub struct Function {
     pub(super) driver: &'static Driver,
     context: sys::CUcontext,
     pub(super) raw: sys::CUfunction,
+    waits: bool,
 }
 
 // SAFETY: a function handle may be used from any thread.
@@ -104,6 +105,17 @@ unsafe impl Send for Function {}
 unsafe impl Sync for Function {}
 
 impl Function {
+    /// Says whether the kernel waits for the kernels before it (`kernels/common/ptx.cuh`), so that it may be launched while
+    /// they still run. A lie gives wrong numbers.
+    pub fn waiting(self, waits: bool) -> Function {
+        Function { waits, ..self }
+    }
+
+    /// Whether the kernel may be launched while the kernels before it still run.
+    pub fn waits(&self) -> bool {
+        self.waits
+    }
+
     /// Lets launches use this much dynamic shared memory. Never lowers the bound: launches of other sizes share it.
     pub fn set_max_smem(&self, bytes: u32) -> Result<()> {
         let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;

@@ -38,6 +38,12 @@ pub fn hash(file: &str) -> Result<u128> {
     unit(file, "").map(|u| u.hash)
 }
 
+/// Whether kernels of this file wait for the kernels before them (`griddepcontrol.wait`), so that they may be launched
+/// while these still run. The contract is in `kernels/common/ptx.cuh`: a file that names the instruction keeps it.
+pub fn waits(file: &str) -> bool {
+    lookup(file).is_some_and(|text| text.contains("griddepcontrol_wait"))
+}
+
 /// What one compilation reads.
 #[derive(Clone, Debug)]
 pub struct Unit {
