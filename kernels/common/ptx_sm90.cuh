@@ -53,6 +53,19 @@ DEVICE void cp_async_bulk_tensor_2d_load(u32 s_dst, const TensorMap* map, u32 s_
                  ::"r"(s_dst), "l"(map), "r"(s_bar), "r"(x), "r"(y) : "memory");
 }
 
+DEVICE void cp_async_bulk_tensor_3d_load(u32 s_dst, const TensorMap* map, u32 s_bar, i32 x, i32 y, i32 z)
+{
+    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], [%2];"
+                 ::"r"(s_dst), "l"(map), "r"(s_bar), "r"(x), "r"(y), "r"(z) : "memory");
+}
+
+// Pixels of an im2col map [n,h,w,c] from (n, h, w) on, each shifted by (shift_h, shift_w), and their channels from c on.
+DEVICE void cp_async_bulk_tensor_im2col_load(u32 s_dst, const TensorMap* map, u32 s_bar, i32 c, i32 w, i32 h, i32 n, u16 shift_w, u16 shift_h)
+{
+    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.im2col.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], [%2], {%7, %8};"
+                 ::"r"(s_dst), "l"(map), "r"(s_bar), "r"(c), "r"(w), "r"(h), "r"(n), "h"(shift_w), "h"(shift_h) : "memory");
+}
+
 DEVICE void cp_async_bulk_tensor_2d_store(const TensorMap* map, u32 s_src, i32 x, i32 y)
 {
     asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%2, %3}], [%1];"

@@ -203,8 +203,8 @@ pub enum Swizzle {
     Bytes128,
 }
 
-/// A tiled tensor map (TMA): a tensor in memory, and the box that one instruction moves. Loads past an edge give zeros,
-/// stores past an edge write nothing.
+/// A tensor map (TMA): a tensor in memory, and the box that one instruction moves. Loads past an edge give zeros, stores
+/// past an edge write nothing.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TensorMap {
     /// Address of the first element, a multiple of 16.
@@ -214,9 +214,47 @@ pub struct TensorMap {
     pub dims: Vec<u64>,
     /// Bytes between neighbours of each dimension but the first; multiples of 16.
     pub strides_bytes: Vec<u64>,
-    /// Elements of a box along each dimension, up to 256.
+    /// Elements of a box along each dimension, up to 256; with `im2col` channels and pixels.
     pub tile: Vec<u32>,
     pub swizzle: Swizzle,
+    /// Loads gather the pixels of windows instead of a box.
+    pub im2col: Option<Im2col>,
+}
+
+/// How a tensor map walks over [n, spatial.., c], whose dimensions are innermost first: channels, then from the last
+/// spatial axis to the first one, then images. A load takes pixels in that order from a box of spatial positions, and goes
+/// on in the next image at the end of the box; each is shifted by an offset of the instruction.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Im2col {
+    /// First position of the box along each spatial axis, in the order of `dims`.
+    pub lower: Vec<i32>,
+    /// Last position of the box, counted from the tensor's last element.
+    pub upper: Vec<i32>,
+    /// Distance of two pixels along each spatial axis, up to 8.
+    pub strides: Vec<u32>,
+}
+
+impl Im2col {
+    /// Smallest and largest corner that a map over this many spatial axes holds.
+    pub fn corners(n_spatial: usize) -> std::ops::RangeInclusive<i64> {
+        match n_spatial {
+            1 => -32768..=32767,
+            2 => -128..=127,
+            _ => -16..=15,
+        }
+    }
+
+    /// Largest offset of an instruction over this many spatial axes.
+    pub fn max_offset(n_spatial: usize) -> i64 {
+        match n_spatial {
+            1 => 65535,
+            2 => 255,
+            _ => 31,
+        }
+    }
+
+    /// Largest distance of two pixels.
+    pub const MAX_STRIDE: usize = 8;
 }
 
 impl TensorMap {
@@ -232,6 +270,7 @@ impl TensorMap {
             strides_bytes: vec![columns * dtype.size() as u64],
             tile: vec![tile[1], tile[0]],
             swizzle,
+            im2col: None,
         }))
     }
 }

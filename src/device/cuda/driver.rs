@@ -82,6 +82,10 @@ entry_points! {
                 *const sys::cuuint64_t, *const sys::cuuint64_t, *const sys::cuuint32_t, *const sys::cuuint32_t,
                 sys::CUtensorMapInterleave, sys::CUtensorMapSwizzle, sys::CUtensorMapL2promotion,
                 sys::CUtensorMapFloatOOBfill);
+            fn cuTensorMapEncodeIm2col(*mut sys::CUtensorMap, sys::CUtensorMapDataType, sys::cuuint32_t, *mut c_void,
+                *const sys::cuuint64_t, *const sys::cuuint64_t, *const i32, *const i32, sys::cuuint32_t,
+                sys::cuuint32_t, *const sys::cuuint32_t, sys::CUtensorMapInterleave, sys::CUtensorMapSwizzle,
+                sys::CUtensorMapL2promotion, sys::CUtensorMapFloatOOBfill);
         }
         unchecked {
             fn cuGetErrorName(i32, *mut *const c_char) -> i32;
