@@ -24,10 +24,27 @@ struct OutputAt
         r.pixel = (i32)(flat - plane * pixels);
         r.image = (i32)(plane / p.k);
         r.channel = (i32)(plane - r.image * p.k);
-        const i32 o2 = (i32)p.out[2], o1 = (i32)p.out[1];
-        r.at[2] = r.pixel % o2;
-        r.at[1] = r.pixel / o2 % o1;
-        r.at[0] = r.pixel / o2 / o1;
+        r.place(p);
         return r;
+    }
+
+    // The same of an output with its channels last.
+    DEVICE static OutputAt of_last(i64 flat, const ConvNdParams& p)
+    {
+        const i64 pixels = p.out[0] * p.out[1] * p.out[2], row = flat / p.k;
+        OutputAt r;
+        r.channel = (i32)(flat - row * p.k);
+        r.image = (i32)(row / pixels);
+        r.pixel = (i32)(row - r.image * pixels);
+        r.place(p);
+        return r;
+    }
+
+    DEVICE void place(const ConvNdParams& p)
+    {
+        const i32 o2 = (i32)p.out[2], o1 = (i32)p.out[1];
+        at[2] = pixel % o2;
+        at[1] = pixel / o2 % o1;
+        at[0] = pixel / o2 / o1;
     }
 };

@@ -132,6 +132,32 @@ macro_rules! attr_enum {
             }
         }
     };
+    // With a default, which is not written and which a missing attribute stands for.
+    ($(#[$m:meta])* pub enum $name:ident or $default:ident { $($(#[$vm:meta])* $v:ident = $s:literal),* $(,)? }) => {
+        $(#[$m])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$vm])* $v),* }
+        impl $name {
+            pub const ALL: &'static [$name] = &[$($name::$v),*];
+            pub fn name(self) -> &'static str { match self { $($name::$v => $s),* } }
+            pub fn from_name(s: &str) -> Option<Self> { match s { $($s => Some($name::$v),)* _ => None } }
+        }
+        impl Default for $name {
+            fn default() -> Self { $name::$default }
+        }
+        impl $crate::base::attrs::AttrField for $name {
+            fn to_attr(&self) -> Option<$crate::base::AttrValue> {
+                (*self != Self::default()).then(|| $crate::base::AttrValue::Str(self.name().to_string()))
+            }
+            fn from_attr(v: Option<&$crate::base::AttrValue>) -> Option<Self> {
+                match v {
+                    None => Some(Self::default()),
+                    Some($crate::base::AttrValue::Str(s)) => Self::from_name(s),
+                    Some(_) => None,
+                }
+            }
+        }
+    };
 }
 
 /// Declares an operator's attribute struct with conversion to and from [`Attrs`].

@@ -2,10 +2,80 @@
 
 use crate::base::{Dim, Fact, Result};
 use crate::{attr_enum, ensure, err};
+use std::ops::Range;
 
 attr_enum! {
     /// ONNX `auto_pad`. `SameUpper` puts the odd element of padding at the end, `SameLower` at the begin.
     pub enum AutoPad { NotSet = "NOTSET", SameUpper = "SAME_UPPER", SameLower = "SAME_LOWER", Valid = "VALID" }
+}
+
+attr_enum! {
+    /// Where the channels of a window operator stand, as its tensors lie in memory. An operator that was written without
+    /// the attribute has them first.
+    pub enum ChannelOrder or First {
+        /// x [n, c, spatial..], w [m, c/group, kernel..], y [n, m, spatial..].
+        First = "first",
+        /// x [n, spatial.., c], w [m, kernel.., c/group], y [n, spatial.., m].
+        Last = "last",
+        /// x and w as in `First`, y as in `Last`: the kernel changes the order while it reads. For the first layer of a
+        /// network, whose few channels would not fill a vector.
+        FirstToLast = "first_to_last",
+    }
+}
+
+impl ChannelOrder {
+    /// The input and the weight have their channels last.
+    pub fn reads_last(self) -> bool {
+        self == ChannelOrder::Last
+    }
+
+    /// The output has its channels last.
+    pub fn gives_last(self) -> bool {
+        self != ChannelOrder::First
+    }
+
+    /// The axis of channels in the input.
+    pub fn input_channels(self, rank: usize) -> usize {
+        channel_axis(self.reads_last(), rank)
+    }
+
+    /// The axis of channels in the output.
+    pub fn output_channels(self, rank: usize) -> usize {
+        channel_axis(self.gives_last(), rank)
+    }
+
+    /// The spatial axes of the input, and the kernel's axes of the weight.
+    pub fn input_spatial(self, rank: usize) -> Range<usize> {
+        spatial_axes(self.reads_last(), rank)
+    }
+
+    /// The spatial axes of the output.
+    pub fn output_spatial(self, rank: usize) -> Range<usize> {
+        spatial_axes(self.gives_last(), rank)
+    }
+
+    /// A shape of the output's rank from its parts, in their order.
+    pub fn output_shape<T>(self, n: T, channels: T, spatial: Vec<T>) -> Vec<T> {
+        let mut shape = vec![n];
+        if self.gives_last() {
+            shape.extend(spatial);
+            shape.push(channels);
+        } else {
+            shape.push(channels);
+            shape.extend(spatial);
+        }
+        shape
+    }
+}
+
+/// The axis of channels of a tensor of this rank.
+fn channel_axis(last: bool, rank: usize) -> usize {
+    if last { rank.saturating_sub(1) } else { 1 }
+}
+
+/// The spatial axes of a tensor of this rank.
+fn spatial_axes(last: bool, rank: usize) -> Range<usize> {
+    if last { 1..rank.max(2) - 1 } else { 2..rank.max(2) }
 }
 
 /// A window along one axis.
@@ -158,9 +228,15 @@ impl Windows<'_> {
     }
 }
 
-/// Sizes of the spatial axes of a weight, which must be numbers.
+/// Sizes of the spatial axes of a weight with its channels first, which must be numbers.
 pub fn kernel_sizes(weight: &Fact) -> Result<Vec<i64>> {
-    weight.shape.iter().skip(2)
+    kernel_sizes_in(weight, ChannelOrder::First)
+}
+
+/// Sizes of the spatial axes of a weight, which must be numbers.
+pub fn kernel_sizes_in(weight: &Fact, order: ChannelOrder) -> Result<Vec<i64>> {
+    let axes = order.input_spatial(weight.rank());
+    weight.shape.get(axes).unwrap_or_default().iter()
         .map(|d| d.as_const().ok_or_else(|| err!(Unsupported, "kernel sizes must be numbers, got {}", weight.shape)))
         .collect()
 }

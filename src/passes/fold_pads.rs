@@ -11,7 +11,7 @@ use crate::ops::Op;
 use crate::ops::pad::PadMode;
 use crate::ops::pointwise::Func;
 use crate::ops::pool::PoolKind;
-use crate::ops::window::AutoPad;
+use crate::ops::window::{AutoPad, ChannelOrder};
 use crate::passes::{NodePass, PassCx};
 use crate::{bail, ensure};
 
@@ -26,6 +26,14 @@ impl NodePass for FoldPads {
     fn rewrite(&self, g: &Graph, cx: &PassCx<'_>, n: NodeId) -> Result<Option<Patch>> {
         let node = g.node(n);
         if !matches!(node.op, Op::Conv(_) | Op::Pool(_)) {
+            return Ok(None);
+        }
+        let order = match &node.op {
+            Op::Conv(c) => c.order,
+            Op::Pool(p) => p.order,
+            _ => ChannelOrder::First,
+        };
+        if order.reads_last() {
             return Ok(None);
         }
         let Some(y) = node.inputs[0] else { return Ok(None) };

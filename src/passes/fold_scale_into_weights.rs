@@ -14,7 +14,7 @@ use crate::base::{DType, Result, Tensor};
 use crate::network::{Graph, Node, NodeId, Patch, ValueId};
 use crate::ops::Op;
 use crate::ops::pointwise::{Func, Program};
-use crate::ops::window::AutoPad;
+use crate::ops::window::{AutoPad, ChannelOrder};
 use crate::passes::{NodePass, PassCx};
 use crate::{bail, ensure};
 
@@ -123,6 +123,7 @@ enum Kind {
 impl<'a> Product<'a> {
     fn of(g: &Graph, node: &'a Node) -> Option<Product<'a>> {
         let kind = match &node.op {
+            Op::Conv(c) if c.order != ChannelOrder::First => return None,
             Op::Conv(c) => {
                 let same = matches!(c.auto_pad, AutoPad::SameUpper | AutoPad::SameLower);
                 let explicit = c.auto_pad == AutoPad::NotSet && c.pads.iter().any(|p| *p != 0);

@@ -49,6 +49,7 @@ fn reference_is_the_adjoint_of_convolution() {
             dilations: vec![],
             group,
             auto_pad: AutoPad::NotSet,
+            order: Default::default(),
             epilogue: None,
         };
         (Op::from(c), Op::from(t))

@@ -101,6 +101,7 @@ fn struct_bytes(name: &str) -> usize {
         "ConvParams" => 30 * 4,
         "ConvNdParams" => 24 * 8,
         "PoolParams" => 23 * 8,
+        "PoolNhwcParams" => 24 * 8,
         "EpilogueStrides" => 20 * 8,
         "TileParams" => 6 * 4,
         "Shape" => 24 * 4,
@@ -403,7 +404,7 @@ fn kernels_compile() {
         }
         files.insert(file);
     }
-    for file in ["gemm_simt.cu", "gemm_mma_sm80.cu", "gemm_wgmma_sm90.cu", "conv_igemm_simt.cu", "conv_igemm_mma_sm80.cu", "conv_depthwise.cu", "conv_direct.cu", "conv_transpose.cu", "pool.cu"] {
+    for file in ["gemm_simt.cu", "gemm_mma_sm80.cu", "gemm_wgmma_sm90.cu", "conv_igemm_simt.cu", "conv_igemm_mma_sm80.cu", "conv_depthwise.cu", "conv_direct.cu", "conv_transpose.cu", "pool.cu", "pool_nhwc.cu"] {
         assert!(files.contains(file), "{file} was not compiled");
     }
 }

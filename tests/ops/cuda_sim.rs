@@ -182,10 +182,13 @@ impl Memory<'_> {
         let crs = cg * taps;
         let each = up(up(crs, block_k), splits) * block_k;
         let total = n * k * n_out;
+        let order = spec.defines.iter().find(|(n, _)| n == "ORDER").map_or("ORDER_FIRST", |(_, v)| v.as_str());
+        let (x_last, y_last) = (order == "ORDER_LAST", order != "ORDER_FIRST");
         let (mut y, mut at, mut coords) = (Vec::new(), Vec::new(), Vec::new());
         for i in 0..splits * total {
             let (split, i) = (i / total, i % total);
-            let (image, channel, pixel) = (i / n_out / k, i / n_out % k, i % n_out);
+            let (image, channel, pixel) =
+                if y_last { (i / k / n_out, i % k, i / k % n_out) } else { (i / n_out / k, i / n_out % k, i % n_out) };
             let o = [pixel / out[2] / out[1], pixel / out[2] % out[1], pixel % out[2]];
             let mut sum = 0.0;
             for kk in split * each..((split + 1) * each).min(crs) {
@@ -206,8 +209,13 @@ impl Memory<'_> {
                     continue;
                 }
                 let from = channel / kg * cg + cc;
-                let xi = (image * c + from) * n_in + (source[0] * input[1] + source[1]) * input[2] + source[2];
-                let wi = if transposed { (from * kg + channel % kg) * taps + tap } else { (channel * cg + cc) * taps + tap };
+                let place = (source[0] * input[1] + source[1]) * input[2] + source[2];
+                let xi = if x_last { (image * n_in + place) * c + from } else { (image * c + from) * n_in + place };
+                let wi = match (transposed, x_last) {
+                    (true, _) => (from * kg + channel % kg) * taps + tap,
+                    (_, true) => (channel * taps + tap) * cg + cc,
+                    _ => (channel * cg + cc) * taps + tap,
+                };
                 sum += x[xi as usize] * w[wi as usize];
             }
             y.push(sum);
@@ -284,16 +292,29 @@ impl Memory<'_> {
     }
 
     fn pool(&mut self, spec: &KernelSpec, l: &Launch) {
-        let v = i64s(&l.args[3]);
+        let last = spec.file == "pool_nhwc.cu";
+        let mut v = i64s(&l.args[if last { 2 } else { 3 }]);
+        let channels = if last { v.remove(1) } else { 1 };
+        if last {
+            let vec = define(spec, "VEC");
+            assert_eq!(channels % vec, 0, "whole vectors");
+            let n_out: i64 = v[4..7].iter().product();
+            assert!(l.grid[0] as i64 * define(spec, "THREADS") >= v[0] * n_out * channels / vec);
+            v[0] *= channels;
+        }
         let list = |i: usize| <[i64; 3]>::try_from(&v[1 + 3 * i..4 + 3 * i]).unwrap();
         let [input, out, window, stride, pad, pad_end, dil] = [0, 1, 2, 3, 4, 5, 6].map(list);
         let x = self.read(&l.args[0]);
         let kind = &spec.defines.iter().find(|(n, _)| n == "OP").unwrap().1;
-        let Arg::F32(p) = l.args[4] else { panic!("p") };
+        let Arg::F32(p) = l.args[if last { 3 } else { 4 }] else { panic!("p") };
         let (n_in, n_out): (i64, i64) = (input.iter().product(), out.iter().product());
         let (mut y, mut index) = (Vec::new(), Vec::new());
         for i in 0..v[0] * n_out {
-            let (plane, pixel) = (i / n_out, i % n_out);
+            let (plane, pixel) = if last {
+                (i / channels / n_out * channels + i % channels, i / channels % n_out)
+            } else {
+                (i / n_out, i % n_out)
+            };
             let o = [pixel / out[2] / out[1], pixel / out[2] % out[1], pixel % out[2]];
             let (mut sum, mut best, mut at, mut seen, mut counted) = (0.0, f64::NEG_INFINITY, -1, 0.0, 0.0);
             for tap in 0..window.iter().product() {
@@ -303,11 +324,16 @@ impl Memory<'_> {
                 if !(0..3).all(|d| (0..input[d]).contains(&s[d])) {
                     continue;
                 }
-                let e = x[(plane * n_in + (s[0] * input[1] + s[1]) * input[2] + s[2]) as usize];
+                let from = (s[0] * input[1] + s[1]) * input[2] + s[2];
+                let e = x[if last {
+                    (plane / channels * n_in + from) * channels + plane % channels
+                } else {
+                    plane * n_in + from
+                } as usize];
                 seen += 1.0;
                 sum += if kind == "POOL_LP" { e.abs().powf(p as f64) } else { e };
                 if e > best {
-                    let inside = if define(spec, "COLUMN_MAJOR") == 1 {
+                    let inside = if !last && define(spec, "COLUMN_MAJOR") == 1 {
                         (s[2] * input[1] + s[1]) * input[0] + s[0]
                     } else {
                         (s[0] * input[1] + s[1]) * input[2] + s[2]
@@ -323,7 +349,7 @@ impl Memory<'_> {
             index.push(at as f64);
         }
         self.write(&l.args[1], y);
-        if define(spec, "HAS_INDEX") == 1 {
+        if !last && define(spec, "HAS_INDEX") == 1 {
             self.write(&l.args[2], index);
         }
     }
@@ -407,7 +433,7 @@ fn simulate(t: &Tactic, op: &Op, p: &Problem, dev: &DeviceProps, inputs: &[Optio
                     "conv_direct.cu" => m.nd_conv(spec, l, false),
                     "conv_transpose.cu" => m.nd_conv(spec, l, true),
                     "split_finish.cu" => m.split_finish(spec, l),
-                    "pool.cu" => m.pool(spec, l),
+                    "pool.cu" | "pool_nhwc.cu" => m.pool(spec, l),
                     "pointwise.cu" => m.after(l, t, p, 3),
                     other => panic!("{other} has no simulation"),
                 }

@@ -7,7 +7,7 @@ pub mod conv {
     use sinter::base::{DType, Tensor};
     use sinter::ops::conv::Conv;
     use sinter::ops::pointwise::{Func, Program};
-    use sinter::ops::window::AutoPad;
+    use sinter::ops::window::{AutoPad, ChannelOrder};
 
     #[derive(Clone, Debug)]
     pub struct Case {
@@ -19,7 +19,7 @@ pub mod conv {
 
     pub fn case(name: &'static str, x: &[usize], w: &[usize], f: impl FnOnce(&mut Conv)) -> Case {
         let mut op =
-            Conv { strides: vec![], pads: vec![], dilations: vec![], group: 1, auto_pad: AutoPad::NotSet, epilogue: None };
+            Conv { strides: vec![], pads: vec![], dilations: vec![], group: 1, auto_pad: AutoPad::NotSet, order: Default::default(), epilogue: None };
         f(&mut op);
         Case { name, x: x.to_vec(), w: w.to_vec(), op }
     }
@@ -54,7 +54,40 @@ pub mod conv {
             case("kernel as large as the image", &[3, 4, 6, 5], &[9, 4, 6, 5], |_| {}),
             case("kernel beyond the image, in padding", &[1, 2, 2, 2], &[3, 2, 5, 5], |c| c.pads = vec![2; 4]),
             case("many channels", &[1, 70, 6, 6], &[65, 70, 3, 3], |c| c.pads = vec![1; 4]),
+            last("channels last, 3x3", &[2, 9, 10, 16], &[24, 3, 3, 16], |c| c.pads = vec![1; 4]),
+            last("channels last, odd channels", &[1, 7, 9, 5], &[7, 3, 2, 5], |c| (c.pads, c.strides) = (vec![2, 0, 1, 3], vec![2, 1])),
+            last("channels last, 1x1", &[2, 7, 5, 24], &[40, 1, 1, 24], |_| {}),
+            last("channels last, 1x1, odd channels", &[3, 4, 3, 17], &[19, 1, 1, 17], |_| {}),
+            last("channels last, 1x1 stride 2", &[1, 9, 7, 8], &[16, 1, 1, 8], |c| c.strides = vec![2, 2]),
+            last("channels last, groups", &[1, 9, 10, 12], &[20, 3, 3, 3], |c| (c.group, c.pads, c.dilations) = (4, vec![1; 4], vec![2, 1])),
+            last("channels last, depthwise", &[2, 11, 9, 16], &[16, 3, 3, 1], |c| (c.group, c.pads) = (16, vec![1; 4])),
+            last("channels last, depthwise 5x5 stride 2", &[1, 12, 11, 24], &[24, 5, 5, 1], |c| {
+                (c.group, c.pads, c.strides) = (24, vec![2; 4], vec![2, 2]);
+            }),
+            last("channels last, depthwise multiplier 2", &[1, 6, 7, 6], &[12, 3, 3, 1], |c| c.group = 6),
+            last("channels last, one spatial axis", &[2, 31, 5], &[7, 4, 5], |c| (c.strides, c.pads) = (vec![2], vec![3, 1])),
+            last("channels last, three spatial axes", &[1, 5, 6, 7, 4], &[6, 2, 3, 3, 2], |c| {
+                (c.group, c.pads, c.strides, c.dilations) = (2, vec![1, 0, 2, 0, 1, 1], vec![1, 2, 2], vec![2, 1, 1]);
+            }),
+            last("channels last, SAME_UPPER", &[1, 9, 10, 8], &[8, 4, 2, 8], |c| {
+                (c.auto_pad, c.strides) = (AutoPad::SameUpper, vec![2, 2]);
+            }),
+            last("channels last, no images", &[0, 9, 10, 8], &[8, 3, 3, 8], |_| {}),
+            case("to channels last, 7x7 stride 2", &[2, 3, 15, 17], &[16, 3, 7, 7], |c| {
+                (c.order, c.pads, c.strides) = (ChannelOrder::FirstToLast, vec![3; 4], vec![2, 2]);
+            }),
+            case("to channels last, odd", &[1, 2, 9, 8], &[5, 2, 3, 2], |c| c.order = ChannelOrder::FirstToLast),
+            case("to channels last, groups", &[1, 4, 9, 8], &[6, 2, 3, 2], |c| (c.order, c.group) = (ChannelOrder::FirstToLast, 2)),
+            case("to channels last, one spatial axis", &[2, 3, 20], &[8, 3, 4], |c| c.order = ChannelOrder::FirstToLast),
         ]
+    }
+
+    /// Sizes are given as they lie: x [n, spatial.., c], w [m, kernel.., c/group].
+    pub fn last(name: &'static str, x: &[usize], w: &[usize], f: impl FnOnce(&mut Conv)) -> Case {
+        case(name, x, w, |c| {
+            c.order = ChannelOrder::Last;
+            f(c);
+        })
     }
 
     /// An epilogue and the shapes of its further operands, for an output shape.
@@ -214,7 +247,7 @@ pub mod matmul {
 
 pub mod pool {
     use sinter::ops::pool::{Pool, PoolKind};
-    use sinter::ops::window::AutoPad;
+    use sinter::ops::window::{AutoPad, ChannelOrder};
 
     #[derive(Clone, Debug)]
     pub struct Case {
@@ -236,9 +269,18 @@ pub mod pool {
             p: 2,
             indices: false,
             storage_order: 0,
+            order: Default::default(),
         };
         f(&mut op);
         Case { name, x: x.to_vec(), op }
+    }
+
+    /// Sizes are given as they lie: x [n, spatial.., c].
+    pub fn last(name: &'static str, kind: PoolKind, x: &[usize], kernel: &[i64], f: impl FnOnce(&mut Pool)) -> Case {
+        case(name, kind, x, kernel, |p| {
+            p.order = ChannelOrder::Last;
+            f(p);
+        })
     }
 
     pub fn cases() -> Vec<Case> {
@@ -269,6 +311,19 @@ pub mod pool {
             case("Lp 3", Lp, &[1, 3, 7, 8], &[2, 3], |p| p.p = 3),
             case("Lp 1", Lp, &[1, 3, 7, 8], &[2, 2], |p| p.p = 1),
             case("no images", Max, &[0, 3, 7, 8], &[2, 2], |_| {}),
+            last("channels last, max 3x3 stride 2", Max, &[2, 11, 13, 16], &[3, 3], |p| (p.strides, p.pads) = (vec![2, 2], vec![1; 4])),
+            last("channels last, max rounding up, odd channels", Max, &[1, 9, 10, 3], &[2, 3], |p| (p.strides, p.ceil_mode) = (vec![2, 2], true)),
+            last("channels last, max dilated", Max, &[1, 12, 11, 10], &[3, 2], |p| (p.dilations, p.pads) = (vec![2, 3], vec![1, 0, 2, 1])),
+            last("channels last, max 13x13", Max, &[1, 15, 14, 8], &[13, 13], |p| p.pads = vec![6; 4]),
+            last("channels last, average", Average, &[2, 9, 8, 24], &[3, 3], |p| p.pads = vec![1, 0, 1, 2]),
+            last("channels last, average counting padding, rounding up", Average, &[1, 8, 7, 12], &[3, 4], |p| {
+                (p.pads, p.count_include_pad, p.ceil_mode, p.strides) = (vec![1, 1, 1, 0], true, true, vec![3, 2]);
+            }),
+            last("channels last, average SAME_UPPER", Average, &[1, 7, 6, 8], &[3, 2], |p| (p.auto_pad, p.strides) = (AutoPad::SameUpper, vec![2, 2])),
+            last("channels last, average in one axis", Average, &[2, 17, 6], &[5], |p| p.strides = vec![3]),
+            last("channels last, average in three axes", Average, &[1, 5, 4, 6, 2], &[2, 2, 3], |p| p.pads = vec![1, 0, 0, 0, 1, 1]),
+            last("channels last, Lp 3", Lp, &[1, 7, 8, 3], &[2, 3], |p| p.p = 3),
+            last("channels last, no images", Max, &[0, 7, 8, 8], &[2, 2], |_| {}),
         ]
     }
 }

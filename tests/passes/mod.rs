@@ -131,6 +131,7 @@ pub fn conv2d(pad: i64) -> Conv {
         dilations: vec![1, 1],
         group: 1,
         auto_pad: AutoPad::NotSet,
+        order: Default::default(),
         epilogue: None,
     }
 }

@@ -23,6 +23,7 @@ fn pool(kind: PoolKind, count_include_pad: bool, pads: i64) -> Pool {
         p: 2,
         indices: false,
         storage_order: 0,
+        order: Default::default(),
     }
 }
 

@@ -58,6 +58,7 @@ fn a_convolutional_network_runs_in_f16_between_two_conversions() {
         p: 2,
         indices: false,
         storage_order: 0,
+        order: Default::default(),
     };
     let p = b.node("pool", max, &[r]);
     let c = b.conv("conv2", p, 4, 3, conv2d(1));

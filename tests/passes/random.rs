@@ -64,6 +64,7 @@ fn step(b: &mut Build, name: &str, v: ValueId, twin: Option<ValueId>) -> Result<
         p: 2,
         indices: false,
         storage_order: 0,
+        order: Default::default(),
     };
     let (one_of_2, one_of_3) = (b.rng.below(2), b.rng.below(3));
     match b.rng.below(22) {

@@ -7,6 +7,7 @@ use crate::device::cpu::conv::{ConvEpilogue, ConvParams, ConvWeights, conv2d};
 use crate::device::cpu::{SharedMut, for_each_task};
 use crate::internal;
 use crate::ops::epilogue::CpuEpilogue;
+use crate::ops::window::ChannelOrder;
 use crate::ops::{CpuArgs, CpuStep, PackCache, Packed, Problem, in_f32};
 use std::sync::Arc;
 
@@ -15,6 +16,10 @@ const MAX_WINDOW: usize = 16 << 20;
 
 pub(super) fn cpu(op: &Conv, p: &Problem, pack: &dyn PackCache) -> Result<Option<Box<dyn CpuStep>>> {
     let (Some(x), Some(w), Some(y)) = (p.input(0), p.input(1), p.outputs.first()) else { return Ok(None) };
+    if op.order != ChannelOrder::First {
+        // Only rewritten for other devices; the reference, which is parallel, takes it.
+        return Ok(None);
+    }
     if in_f32::is_half(x.dtype) {
         let epilogue = op.epilogue.as_ref().map(in_f32::program);
         if epilogue == Some(None) {

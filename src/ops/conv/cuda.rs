@@ -11,6 +11,7 @@ use crate::ops::epilogue::cuda::{
     CudaEpilogue, ExtraStrides, Fusion, Parts, accumulator, joint_stride, magic, parts, strides_in,
 };
 use crate::ops::matmul::gemm::{DeviceGemm, finish_launch, finish_spec};
+use crate::ops::window::ChannelOrder;
 use crate::ops::{
     Arg, DeviceOp, KernelSpec, Launch, Problem, StepProgram, Tactic, TacticOptions, TacticSource, i32_struct, i64_struct,
 };
@@ -117,15 +118,15 @@ fn crs(g: &ConvGeometry) -> i64 {
 }
 
 /// What enumeration and launches share.
-struct Context<'a> {
-    p: &'a Problem,
-    dev: &'a DeviceProps,
-    g: ConvGeometry,
-    dtype: DType,
-    has_bias: bool,
-    e: CudaEpilogue<'a>,
+pub(super) struct Context<'a> {
+    pub(super) p: &'a Problem,
+    pub(super) dev: &'a DeviceProps,
+    pub(super) g: ConvGeometry,
+    pub(super) dtype: DType,
+    pub(super) has_bias: bool,
+    pub(super) e: CudaEpilogue<'a>,
     /// Strides by (image, channel, pixel, 0, 0); `None`: these do not reach an operand.
-    extra: Option<ExtraStrides>,
+    pub(super) extra: Option<ExtraStrides>,
 }
 
 pub(super) fn tactics(op: &Conv, p: &Problem, dev: &DeviceProps, opt: &TacticOptions) -> Vec<Tactic> {
@@ -146,25 +147,27 @@ fn with_context<R>(
         return Err(internal!("a convolution without operands"));
     };
     let g = op.geometry(&x.dims, &w.dims, &y.dims)?;
-    let bias_dims = bias_dims(g.m, y.dims.len());
+    let bias_dims = bias_dims(g.m, y.dims.len(), op.order);
     let e = CudaEpilogue { program: op.epilogue.as_ref(), first: FIRST_EXTRA, bias_dims: &bias_dims };
-    let extra = plane_strides(&e, p);
+    let extra = plane_strides(&e, p, op.order);
     f(&Context { p, dev, g, dtype: x.dtype, has_bias: p.input(2).is_some(), e, extra })
 }
 
 /// Shape under which a number for each channel broadcasts to an output of this rank.
-pub(crate) fn bias_dims(channels: usize, rank: usize) -> Vec<usize> {
-    (1..rank).map(|i| if i == 1 { channels } else { 1 }).collect()
+pub(crate) fn bias_dims(channels: usize, rank: usize, order: ChannelOrder) -> Vec<usize> {
+    let axis = order.output_channels(rank);
+    (1..rank).map(|i| if i == axis { channels } else { 1 }).collect()
 }
 
 /// Strides of the epilogue's operands by (image, channel, pixel).
-pub(crate) fn plane_strides(e: &CudaEpilogue<'_>, p: &Problem) -> Option<ExtraStrides> {
+pub(crate) fn plane_strides(e: &CudaEpilogue<'_>, p: &Problem, order: ChannelOrder) -> Option<ExtraStrides> {
     let out = &p.outputs.first()?.dims;
+    let (channels, spatial) = (order.output_channels(out.len()), order.output_spatial(out.len()));
     e.shapes(p)?
         .iter()
         .map(|s| {
             let s = strides_in(s, out);
-            Some([s[0], s[1], joint_stride(&out[2..], &s[2..])?, 0, 0])
+            Some([s[0], s[channels], joint_stride(&out[spatial.clone()], &s[spatial.clone()])?, 0, 0])
         })
         .collect()
 }
@@ -200,13 +203,13 @@ pub(crate) fn striding_grid(total: usize, threads: usize, dev: &DeviceProps) -> 
 
 impl Context<'_> {
     /// The filter has one element and reads each input pixel once.
-    fn is_product(&self) -> bool {
+    pub(super) fn is_product(&self) -> bool {
         let w = &self.g.window;
-        self.g.group == 1 && w.taps() == 1 && w.stride == [1; 3] && w.pad_begin == [0; 3] && w.input == w.output
+        self.g.order != ChannelOrder::FirstToLast && self.g.group == 1 && w.taps() == 1 && w.stride == [1; 3] && w.pad_begin == [0; 3] && w.input == w.output
     }
 
     /// One or two spatial axes, of sizes that 32-bit indices hold.
-    fn is_planar(&self) -> bool {
+    pub(super) fn is_planar(&self) -> bool {
         let (g, w) = (&self.g, &self.g.window);
         let fits = |v: usize| v < i32::MAX as usize / 2;
         w.input[0] == 1
@@ -221,6 +224,9 @@ impl Context<'_> {
 
     fn as_product(&self) -> DeviceGemm {
         let (c, pixels) = (self.g.c as i64, pixels(&self.g));
+        if self.g.order == ChannelOrder::Last {
+            return self.as_product_of_pixels();
+        }
         DeviceGemm {
             dtype: self.dtype,
             m: self.g.m as i64,
@@ -240,6 +246,40 @@ impl Context<'_> {
         }
     }
 
+    /// Channels last: pixels [n * pixels, c] by filters [m, c] transposed. Images are joined where every operand of the
+    /// epilogue goes along.
+    fn as_product_of_pixels(&self) -> DeviceGemm {
+        let (n, c, m, pixels) = (self.g.n as i64, self.g.c as i64, self.g.m as i64, pixels(&self.g));
+        let out = &self.p.outputs[0].dims;
+        let rows = out.len().saturating_sub(1);
+        let joined: Option<ExtraStrides> = self.e.shapes(self.p).and_then(|shapes| {
+            let strides = |s: &&[usize]| {
+                let s = strides_in(s, out);
+                Some([0, 0, 0, joint_stride(&out[..rows], &s[..rows])?, s[rows]])
+            };
+            shapes.iter().map(strides).collect()
+        });
+        let by_image = || self.extra.as_ref().map(|x| x.iter().map(|s| [0, 0, s[0], s[2], s[1]]).collect());
+        let one = joined.is_some() || n == 1;
+        DeviceGemm {
+            dtype: self.dtype,
+            m: if one { n * pixels } else { pixels },
+            n: m,
+            k: c,
+            trans_a: false,
+            trans_b: true,
+            batch: [1, 1, if one { 1 } else { n }],
+            stride_a: [0, 0, if one { 0 } else { c * pixels }],
+            stride_b: [0; 3],
+            alpha: 1.0,
+            a: Arg::In(0),
+            b: Arg::In(1),
+            bias: self.has_bias.then_some(Arg::In(2)),
+            bias_rows: false,
+            extra: joined.or_else(by_image),
+        }
+    }
+
     // ---- enumeration ------------------------------------------------------------------------------------------
 
     fn tactics(&self, opt: &TacticOptions) -> Vec<Tactic> {
@@ -255,7 +295,9 @@ impl Context<'_> {
         }
         let Some(fusion) = self.e.plan(self.p, self.extra.is_some(), self.dev, opt) else { return out };
         let (g, w) = (&self.g, &self.g.window);
-        if self.is_planar() {
+        if self.g.order != ChannelOrder::First {
+            // Kernels for channels last are enumerated here.
+        } else if self.is_planar() {
             if g.c == g.group && g.m / g.group <= 4 {
                 let wide = [4, 2, 1].into_iter().find(|o| w.output[2] >= 4 * o).unwrap_or(1);
                 out.push(self.kernel_tactic(DEPTHWISE, wide as i64, &fusion));
@@ -304,11 +346,11 @@ impl Context<'_> {
         out
     }
 
-    fn stored(&self, fusion: &Fusion) -> DType {
+    pub(super) fn stored(&self, fusion: &Fusion) -> DType {
         if matches!(fusion, Fusion::After(_)) { self.dtype } else { self.p.outputs[0].dtype }
     }
 
-    fn spec(&self, file: &str, split: bool, fusion: &Fusion) -> KernelSpec {
+    pub(super) fn spec(&self, file: &str, split: bool, fusion: &Fusion) -> KernelSpec {
         let out = if split { accumulator(self.dtype) } else { self.stored(fusion) };
         let s = KernelSpec::new(file)
             .define_type("T_IN", self.dtype)
@@ -361,7 +403,12 @@ impl Context<'_> {
             (format!("conv_depthwise_x{outputs}"), s.define("THREADS", DEPTHWISE_THREADS).define("OUTPUTS", outputs))
         } else {
             let s = self.spec("conv_direct.cu", false, fusion);
-            ("conv_direct".to_string(), s.define("THREADS", DIRECT_THREADS))
+            let (name, order) = match self.g.order {
+                ChannelOrder::First => ("conv_direct", "ORDER_FIRST"),
+                ChannelOrder::Last => ("conv_direct_nhwc", "ORDER_LAST"),
+                ChannelOrder::FirstToLast => ("conv_direct_to_nhwc", "ORDER_FIRST_TO_LAST"),
+            };
+            (name.to_string(), s.define("THREADS", DIRECT_THREADS).define("ORDER", order))
         };
         let params = vec![kind, outputs, 0, 0, 0, 0, 0, 0];
         let name = format!("{name}{}", fusion.text());
@@ -405,14 +452,14 @@ impl Context<'_> {
         Ok(step)
     }
 
-    fn args(&self, y: &Arg, params: Arg, extra: &ExtraStrides) -> Vec<Arg> {
+    pub(super) fn args(&self, y: &Arg, params: Arg, extra: &ExtraStrides) -> Vec<Arg> {
         let bias = if self.has_bias { Arg::In(2) } else { Arg::Null };
         let mut args = vec![Arg::In(0), Arg::In(1), bias, y.clone(), params];
         args.extend(self.e.args(extra));
         args
     }
 
-    fn planar(&self, tactic: &Tactic) -> Result<()> {
+    pub(super) fn planar(&self, tactic: &Tactic) -> Result<()> {
         ensure!(self.is_planar(), Unsupported, "sizes {:?} are beyond tactic {}", self.g.window.output, tactic.name);
         Ok(())
     }
@@ -426,6 +473,7 @@ impl Context<'_> {
         step: &mut StepProgram,
     ) -> Result<()> {
         self.planar(tactic)?;
+        ensure!(self.g.order == ChannelOrder::First, Unsupported, "tactic {} has channels first", tactic.name);
         let v = &tactic.params;
         let t = tile(v[0], v[1], v[2], v[3], v[4], v[5], 1.0);
         let known = TILES.iter().any(|k| Tile { quality: 1.0, ..*k } == t);
@@ -469,6 +517,7 @@ impl Context<'_> {
 
     fn depthwise(&self, tactic: &Tactic, extra: &ExtraStrides, result: &Arg, step: &mut StepProgram) -> Result<()> {
         self.planar(tactic)?;
+        ensure!(self.g.order == ChannelOrder::First, Unsupported, "tactic {} has channels first", tactic.name);
         let outputs = tactic.params[1];
         ensure!(matches!(outputs, 1 | 2 | 4 | 8), CorruptData, "tactic {} has no tile that is known", tactic.name);
         let (g, [_, h, w]) = (&self.g, self.g.window.output);
@@ -504,7 +553,7 @@ impl Context<'_> {
     }
 
     /// ConvParams of `kernels/common/conv.cuh`.
-    fn plane_params(&self) -> Arg {
+    pub(super) fn plane_params(&self) -> Arg {
         let (g, w) = (&self.g, &self.g.window);
         let ([_, h, wd], [_, p, q], [_, r, s]) = (w.input, w.output, w.kernel);
         let cg = g.c / g.group;

@@ -14,8 +14,12 @@ pub(super) fn eval(op: &Conv, cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {
     let (xs, ws) = (x.to_f64s(), w.to_f64s());
     let win = &g.window;
     let (cg, mg) = (g.c / g.group, g.m / g.group);
-    let ([d, h, wd], [kd, kh, kw]) = (win.input, win.kernel);
-    let n_out: usize = win.output.iter().product();
+    let ([_, h, wd], [kd, kh, kw]) = (win.input, win.kernel);
+    let (n_in, n_out): (usize, usize) = (win.input.iter().product(), win.output.iter().product());
+    // Elements between neighbouring channels and pixels (kernel elements) of x, w and y.
+    let strides = |last: bool, channels: usize, pixels: usize| if last { (1, channels) } else { (pixels, 1) };
+    let (xc, xp) = strides(op.order.reads_last(), g.c, n_in);
+    let (wc, wp) = strides(op.order.reads_last(), cg, win.taps());
     let mut out = vec![0.0; shape.iter().product()];
     let y = SharedMut::new(&mut out);
     for_each_task(g.n * g.m, |task| {
@@ -32,8 +36,8 @@ pub(super) fn eval(op: &Conv, cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {
                         let Some(ih) = win.source(1, oh, b) else { continue };
                         for e in 0..kw {
                             let Some(iw) = win.source(2, ow, e) else { continue };
-                            sum += xs[(((n * g.c + c0 + c) * d + id) * h + ih) * wd + iw]
-                                * ws[(((m * cg + c) * kd + a) * kh + b) * kw + e];
+                            sum += xs[n * g.c * n_in + (c0 + c) * xc + ((id * h + ih) * wd + iw) * xp]
+                                * ws[m * cg * win.taps() + c * wc + ((a * kh + b) * kw + e) * wp];
                         }
                     }
                 }
@@ -43,6 +47,14 @@ pub(super) fn eval(op: &Conv, cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {
             }
         });
     });
+    if op.order.gives_last() {
+        // Each image was made channel by channel.
+        let by_channel = out.clone();
+        for (i, v) in out.iter_mut().enumerate() {
+            let (image, pixel, m) = (i / g.m / n_out, i / g.m % n_out, i % g.m);
+            *v = by_channel[(image * g.m + m) * n_out + pixel];
+        }
+    }
     let result = epilogue::round_to(x.dtype(), &shape, &out);
     epilogue::eval(op.epilogue.as_ref(), cx, FIRST_EXTRA, result)
 }

@@ -1,7 +1,8 @@
 //! N-D convolution with an epilogue.
 //!
 //! Inputs: x [n, c, spatial..], w [m, c/group, kernel..], optional bias [m], then the epilogue's further operands (see
-//! [`crate::ops::epilogue`]). One to three spatial axes. All of x, w and bias are of one floating-point type.
+//! [`crate::ops::epilogue`]). One to three spatial axes. All of x, w and bias are of one floating-point type. With
+//! another [`ChannelOrder`] the channels stand elsewhere; the epilogue's operands broadcast to y as it lies.
 
 mod cpu;
 pub(crate) mod cuda;
@@ -14,7 +15,7 @@ pub(crate) use onnx::{check_kernel_shape, resolve_auto_pad, window_attrs};
 use crate::base::{Dim, Fact, Result, Shape, Tensor};
 use crate::device::DeviceProps;
 use crate::ops::pointwise::Program;
-use crate::ops::window::{AutoPad, Axis, Window3, Windows, kernel_sizes};
+use crate::ops::window::{AutoPad, Axis, ChannelOrder, Window3, Windows, kernel_sizes_in};
 use crate::ops::{HalfRole, CpuStep, EvalCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions, epilogue};
 use crate::{ensure, op_home, op_struct};
 
@@ -28,6 +29,8 @@ op_struct! {
         pub dilations: Vec<i64>,
         pub group: i64,
         pub auto_pad: AutoPad,
+        /// Where the channels of x, w and y stand.
+        pub order: ChannelOrder,
         pub epilogue: Option<Program>,
     }
 }
@@ -52,14 +55,17 @@ impl Conv {
 
     /// The problem's sizes in one place.
     pub fn geometry(&self, x: &[usize], w: &[usize], y: &[usize]) -> Result<ConvGeometry> {
-        let kernel: Vec<i64> = w[2..].iter().map(|k| *k as i64).collect();
+        let (order, rank) = (self.order, x.len());
+        let (inner, outer) = (order.input_spatial(rank), order.output_spatial(rank));
+        let kernel: Vec<i64> = w[inner.clone()].iter().map(|k| *k as i64).collect();
         Ok(ConvGeometry {
             n: x[0],
             // Not x's: while kernels are chosen, an unknown dimension of x is a guess.
-            c: w[1] * self.group as usize,
+            c: w[order.input_channels(rank)] * self.group as usize,
             m: w[0],
             group: self.group as usize,
-            window: Window3::new(&self.axes(&kernel)?, &x[2..], &y[2..]),
+            order,
+            window: Window3::new(&self.axes(&kernel)?, &x[inner], &y[outer]),
         })
     }
 }
@@ -73,11 +79,13 @@ pub struct ConvGeometry {
     /// Output channels of all groups.
     pub m: usize,
     pub group: usize,
+    /// Where the channels stand; the sizes above are the same in every order.
+    pub order: ChannelOrder,
     pub window: Window3,
 }
 
 /// Checks x, w and bias and gives the weight's two channel dimensions and its kernel sizes.
-pub(crate) fn check_operands(cx: &InferCx<'_>, group: i64) -> Result<Vec<i64>> {
+pub(crate) fn check_operands(cx: &InferCx<'_>, group: i64, order: ChannelOrder) -> Result<Vec<i64>> {
     ensure!(cx.n_inputs() >= 2, InvalidArgument, "expected at least 2 inputs, got {}", cx.n_inputs());
     let (x, w) = (cx.input(0)?, cx.input(1)?);
     cx.float(0)?;
@@ -95,7 +103,7 @@ pub(crate) fn check_operands(cx: &InferCx<'_>, group: i64) -> Result<Vec<i64>> {
         }
     }
     ensure!(group >= 1, InvalidArgument, "group {group} is below 1");
-    kernel_sizes(w)
+    kernel_sizes_in(w, order)
 }
 
 /// Fails when the bias is not one number an output channel.
@@ -108,14 +116,16 @@ pub(crate) fn check_bias(cx: &InferCx<'_>, m: &Dim) -> Result<()> {
 
 impl OpDef for Conv {
     fn infer(&self, cx: &InferCx<'_>) -> Result<Vec<Fact>> {
-        let kernel = check_operands(cx, self.group)?;
+        let order = self.order;
+        let kernel = check_operands(cx, self.group, order)?;
         let (x, w) = (cx.input(0)?, cx.input(1)?);
-        if let (Some(c), Some(cg)) = (x.shape[1].as_const(), w.shape[1].as_const()) {
+        let (rank, channels) = (x.rank(), order.input_channels(x.rank()));
+        if let (Some(c), Some(cg)) = (x.shape[channels].as_const(), w.shape[channels].as_const()) {
             let want = cg.saturating_mul(self.group);
             ensure!(
                 c == want,
                 InvalidArgument,
-                "input 0: expected {want} channels (weight dim 1 x group = {cg} x {}), got {c}",
+                "input 0: expected {want} channels (weight dim {channels} x group = {cg} x {}), got {c}",
                 self.group
             );
         }
@@ -127,10 +137,9 @@ impl OpDef for Conv {
             self.group
         );
         check_bias(cx, &m)?;
-        let mut shape = vec![x.shape[0].clone(), m];
-        for (axis, dim) in self.axes(&kernel)?.iter().zip(&x.shape[2..]) {
-            shape.push(axis.output(dim)?);
-        }
+        let axes = self.axes(&kernel)?;
+        let spatial = axes.iter().zip(&x.shape[order.input_spatial(rank)]).map(|(axis, dim)| axis.output(dim));
+        let shape = order.output_shape(x.shape[0].clone(), m, spatial.collect::<Result<Vec<_>>>()?);
         epilogue::infer(self.epilogue.as_ref(), cx, FIRST_EXTRA, Fact::new(x.dtype, Shape(shape)))
     }
 

@@ -109,6 +109,7 @@ fn conv_op(cx: &ImportCx<'_>) -> Result<Conv> {
         dilations: a.dilations,
         group: cx.int("group", 1)?,
         auto_pad: a.auto_pad,
+        order: Default::default(),
         epilogue: None,
     })
 }

@@ -6,6 +6,7 @@ use crate::device::DeviceProps;
 use crate::internal;
 use crate::ops::conv::cuda::{DIRECT_THREADS, bias_dims, check_nd, nd_params, plane_strides, striding_grid};
 use crate::ops::epilogue::cuda::{CudaEpilogue, Fusion, parts};
+use crate::ops::window::ChannelOrder;
 use crate::ops::{Arg, DeviceOp, KernelSpec, Launch, Problem, StepProgram, Tactic, TacticOptions, TacticSource};
 
 fn epilogue<'a>(op: &'a ConvTranspose, bias_dims: &'a [usize]) -> CudaEpilogue<'a> {
@@ -14,9 +15,9 @@ fn epilogue<'a>(op: &'a ConvTranspose, bias_dims: &'a [usize]) -> CudaEpilogue<'
 
 pub(super) fn tactics(op: &ConvTranspose, p: &Problem, dev: &DeviceProps, opt: &TacticOptions) -> Vec<Tactic> {
     let (Some(x), Some(out)) = (p.input(0), p.outputs.first()) else { return Vec::new() };
-    let dims = bias_dims(out.dims[1], out.dims.len());
+    let dims = bias_dims(out.dims[1], out.dims.len(), ChannelOrder::First);
     let e = epilogue(op, &dims);
-    let inside = plane_strides(&e, p).is_some();
+    let inside = plane_strides(&e, p, ChannelOrder::First).is_some();
     let Some(fusion) = e.plan(p, inside, dev, opt) else { return Vec::new() };
     let stored = if matches!(fusion, Fusion::After(_)) { x.dtype } else { out.dtype };
     let spec = KernelSpec::new("conv_transpose.cu")
@@ -36,10 +37,10 @@ pub(super) fn program(op: &ConvTranspose, tactic: &Tactic, p: &Problem, dev: &De
     };
     let g = op.geometry(&x.dims, &w.dims, &out.dims)?;
     check_nd(g.n, g.m, &g.window)?;
-    let dims = bias_dims(g.m, out.dims.len());
+    let dims = bias_dims(g.m, out.dims.len(), ChannelOrder::First);
     let e = epilogue(op, &dims);
     let parts = parts(tactic, 0)?;
-    let extra = match (plane_strides(&e, p), parts.code) {
+    let extra = match (plane_strides(&e, p, ChannelOrder::First), parts.code) {
         (Some(x), 1) => x,
         (None, 1) => crate::bail!(Unsupported, "tactic {} does not reach an operand at these shapes", tactic.name),
         _ => Vec::new(),

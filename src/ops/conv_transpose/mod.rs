@@ -14,7 +14,7 @@ use crate::base::{Dim, Fact, Result, Shape, Tensor};
 use crate::ops::conv::{check_bias, check_operands};
 use crate::device::DeviceProps;
 use crate::ops::pointwise::Program;
-use crate::ops::window::{AutoPad, Axis, Window3, Windows};
+use crate::ops::window::{AutoPad, ChannelOrder, Axis, Window3, Windows};
 use crate::ops::{HalfRole, CpuStep, EvalCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions, epilogue};
 use crate::{ensure, op_home, op_struct};
 
@@ -133,7 +133,7 @@ impl ConvTranspose {
 
 impl OpDef for ConvTranspose {
     fn infer(&self, cx: &InferCx<'_>) -> Result<Vec<Fact>> {
-        let kernel = check_operands(cx, self.group)?;
+        let kernel = check_operands(cx, self.group, ChannelOrder::First)?;
         let (x, w) = (cx.input(0)?, cx.input(1)?);
         if let (Some(c), Some(cw)) = (x.shape[1].as_const(), w.shape[0].as_const()) {
             ensure!(c == cw, InvalidArgument, "input 0: expected {cw} channels (weight dim 0), got {c}");

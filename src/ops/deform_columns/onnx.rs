@@ -50,6 +50,7 @@ fn deform_conv(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
         dilations: vec![],
         group,
         auto_pad: AutoPad::NotSet,
+        order: Default::default(),
         epilogue: None,
     };
     let inputs = [Some(columns), Some(w), bias];

@@ -49,6 +49,7 @@ fn import(cx: &mut ImportCx<'_>, dilation: i64) -> Result<Vec<ValueId>> {
         dilations: vec![dilation],
         group: channels,
         auto_pad: AutoPad::NotSet,
+        order: Default::default(),
         epilogue: None,
     };
     let mut y = match cx.opt(2) {

@@ -47,6 +47,7 @@ pub(super) fn import(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
         p: 2,
         indices: false,
         storage_order: 0,
+        order: Default::default(),
     };
     let mean = cx.add(pool, &[squares])?;
     let dims: Vec<Vec<(ValueId, usize)>> = (0..shape.rank()).map(|a| vec![(x, a)]).collect();

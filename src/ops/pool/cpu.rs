@@ -7,7 +7,7 @@ use crate::base::{DType, Result};
 use crate::device::cpu::pool::{Divisor, PoolParams, average_pool2d, max_pool2d};
 use crate::device::cpu::{SharedMut, for_each_task};
 use crate::ops::conv::floats;
-use crate::ops::window::Window3;
+use crate::ops::window::{ChannelOrder, Window3};
 use crate::ops::{CpuArgs, CpuStep, PackCache, Problem, in_f32};
 
 /// Floats of a padded row.
@@ -15,6 +15,10 @@ const MAX_ROW: usize = 16 << 20;
 
 pub(super) fn cpu(op: &Pool, p: &Problem, pack: &dyn PackCache) -> Result<Option<Box<dyn CpuStep>>> {
     let (Some(x), Some(y)) = (p.input(0), p.outputs.first()) else { return Ok(None) };
+    if op.order != ChannelOrder::First {
+        // Only rewritten for other devices; the reference takes it.
+        return Ok(None);
+    }
     if in_f32::is_half(x.dtype) {
         return in_f32::step(p, pack, |p| cpu(op, p, pack));
     }

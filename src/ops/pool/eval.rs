@@ -2,13 +2,17 @@
 
 use super::{Pool, PoolKind};
 use crate::base::dtype::Element;
-use crate::base::{DType, Result, Tensor};
+use crate::base::{DType, Fact, Result, Tensor};
 use crate::dispatch;
 use crate::internal;
-use crate::ops::window::Window3;
-use crate::ops::{EvalCx, epilogue};
+use crate::ops::transpose::Transpose;
+use crate::ops::window::{ChannelOrder, Window3};
+use crate::ops::{EvalCx, InferCx, OpDef, epilogue};
 
 pub(super) fn eval(op: &Pool, cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {
+    if op.order == ChannelOrder::Last {
+        return eval_last(op, cx);
+    }
     let x = cx.input(0)?;
     let shape = cx.outputs[0].shape.to_concrete()?;
     crate::base::tensor::checked_bytes(DType::F64, &shape)?;
@@ -36,6 +40,22 @@ pub(super) fn eval(op: &Pool, cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {
         });
     }
     Ok(vec![epilogue::round_to(x.dtype(), &shape, &out)])
+}
+
+/// Channels last: transposed, pooled, and transposed back.
+fn eval_last(op: &Pool, cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {
+    let rank = cx.outputs[0].rank() as i64;
+    let transposed = |x: &Tensor, perm: Vec<i64>| -> Result<Tensor> {
+        let t = Transpose { perm };
+        let outputs = t.infer(&InferCx::new(&[Some(&Fact::new(x.dtype(), x.shape()))]))?;
+        let mut y = t.eval(&EvalCx { inputs: &[Some(x)], outputs: &outputs })?;
+        Ok(y.swap_remove(0))
+    };
+    let first = transposed(cx.input(0)?, [0, rank - 1].into_iter().chain(1..rank - 1).collect())?;
+    let op = Pool { order: ChannelOrder::First, ..op.clone() };
+    let outputs = op.infer(&InferCx::new(&[Some(&Fact::new(first.dtype(), first.shape()))]))?;
+    let y = eval(&op, &EvalCx { inputs: &[Some(&first)], outputs: &outputs })?;
+    Ok(vec![transposed(&y[0], std::iter::once(0).chain(2..rank).chain([1]).collect())?])
 }
 
 fn max(op: &Pool, x: &Tensor, shape: &[usize], win: &Window3, planes: usize) -> Result<Vec<Tensor>> {

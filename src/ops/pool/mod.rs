@@ -1,6 +1,6 @@
 //! Max, average or Lp pooling over windows.
 //!
-//! Input: x [n, c, spatial..], one to three spatial axes. Outputs: y, and for `indices` (max only) where each maximum
+//! Input: x [n, c, spatial..] (with channels last: [n, spatial.., c]), one to three spatial axes. Outputs: y, and for `indices` (max only) where each maximum
 //! stands in the flattened x, as i64. A window that lies in the padding alone gives the lowest value (max, index -1) or
 //! 0 (average, Lp). The first of equal maxima wins; a NaN wins over every number.
 
@@ -11,7 +11,7 @@ mod onnx;
 
 use crate::base::{DType, Fact, Result, Shape, Tensor};
 use crate::device::DeviceProps;
-use crate::ops::window::{AutoPad, Axis, Window3, Windows};
+use crate::ops::window::{AutoPad, Axis, ChannelOrder, Window3, Windows};
 use crate::ops::{HalfRole, CpuStep, EvalCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions};
 use crate::{attr_enum, ensure, op_home, op_struct};
 
@@ -41,6 +41,8 @@ op_struct! {
         pub indices: bool,
         /// 1: indices count along the first spatial axis first.
         pub storage_order: i64,
+        /// Where the channels of x and y stand, which is the same place.
+        pub order: ChannelOrder,
     }
 }
 
@@ -60,7 +62,8 @@ impl Pool {
 
     /// The windows at concrete sizes.
     pub fn window(&self, x: &[usize], y: &[usize]) -> Result<Window3> {
-        Ok(Window3::new(&self.axes()?, &x[2..], &y[2..]))
+        let spatial = self.order.input_spatial(x.len());
+        Ok(Window3::new(&self.axes()?, &x[spatial.clone()], &y[spatial]))
     }
 
     /// The index output for a maximum at a flat place inside its plane; `usize::MAX` is an empty window's place.
@@ -97,10 +100,15 @@ impl OpDef for Pool {
             "storage_order: expected 0 or 1, got {}",
             self.storage_order
         );
-        let mut shape = vec![x.shape[0].clone(), x.shape[1].clone()];
-        for (axis, dim) in axes.iter().zip(&x.shape[2..]) {
-            shape.push(axis.output(dim)?);
-        }
+        ensure!(self.order != ChannelOrder::FirstToLast, InvalidArgument, "pooling keeps the order of channels");
+        ensure!(
+            self.order == ChannelOrder::First || !self.indices,
+            Unsupported,
+            "indices of maxima are counted with channels first"
+        );
+        let spatial = axes.iter().zip(&x.shape[self.order.input_spatial(x.rank())]).map(|(axis, dim)| axis.output(dim));
+        let channels = x.shape[self.order.input_channels(x.rank())].clone();
+        let shape = self.order.output_shape(x.shape[0].clone(), channels, spatial.collect::<Result<Vec<_>>>()?);
         let mut out = vec![Fact::new(x.dtype, Shape(shape.clone()))];
         if self.indices {
             out.push(Fact::new(DType::I64, Shape(shape)));
@@ -120,12 +128,12 @@ impl OpDef for Pool {
         cpu::cpu(self, p, pack)
     }
 
-    fn cuda_tactics(&self, p: &Problem, _dev: &DeviceProps, _opt: &TacticOptions) -> Vec<Tactic> {
-        cuda::tactics(self, p)
+    fn cuda_tactics(&self, p: &Problem, _dev: &DeviceProps, opt: &TacticOptions) -> Vec<Tactic> {
+        cuda::tactics(self, p, opt)
     }
 
-    fn cuda_program(&self, _tactic: &Tactic, p: &Problem, dev: &DeviceProps) -> Result<StepProgram> {
-        cuda::program(self, p, dev)
+    fn cuda_program(&self, tactic: &Tactic, p: &Problem, dev: &DeviceProps) -> Result<StepProgram> {
+        cuda::program(self, tactic, p, dev)
     }
 
     fn flops(&self, p: &Problem) -> f64 {

@@ -47,6 +47,7 @@ fn pool_op(cx: &ImportCx<'_>, kind: PoolKind) -> Result<Pool> {
         p: 2,
         indices: false,
         storage_order: 0,
+        order: Default::default(),
     })
 }
 
@@ -135,6 +136,7 @@ fn global_lp(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
         p,
         indices: false,
         storage_order: 0,
+        order: Default::default(),
     };
     Ok(vec![cx.add(op, &[x])?])
 }

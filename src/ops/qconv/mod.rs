@@ -42,6 +42,7 @@ impl QConv {
             dilations: self.dilations.clone(),
             group: self.group,
             auto_pad: self.auto_pad,
+            order: Default::default(),
             epilogue: None,
         }
     }
