@@ -1,145 +1,288 @@
 #!/usr/bin/env python3
-"""Speed on a GPU: the reference networks in f16, Sinter beside PyTorch in a CUDA graph, in one run on one machine.
+"""Speed on a GPU: networks in f16, f32 and TF32, Sinter beside PyTorch, in one run on one machine.
 
-    python3 benches/gpu/bench.py --sinterexec=target/release/sinterexec --out=DIR [--only=TEXT] [--seconds=1]
+    python3 benches/gpu/bench.py --sinterexec=target/release/sinterexec --out=DIR [--only=REGEX] [--seconds=0.3]
+                                 [--layers] [--warm=REGEX] [--others] [--batch=N] [--list]
 
-Exports each network with random weights, lets sinterexec build an engine with --fp16 and time it, and times the same
-network in PyTorch: eager f16 (channels last for images) recorded as one CUDA graph. Both run on resident random inputs;
-times are medians of GPU time in milliseconds. The error is Sinter's f16 output against PyTorch's f32 output as relative RMS.
-DIR gets RESULTS.md with the table. Needs torch, torchvision, timm, transformers and onnx.
+Networks are exported with random weights by processes on the CPU; meanwhile the GPU times PyTorch: the whole model in one
+CUDA graph, f16 and channels last for images (`eager`), for ResNet-50 also with batch norm folded and cuDNN's fused
+convolutions (`fused`). Then sinterexec builds each network with an empty kernel cache, checks the outputs against
+PyTorch's f32 ones (relative RMS) and times it. Both sides' figure is GPU time of one inference: events around many
+launches, one after the other, on resident random inputs. --others takes further networks and only compares.
+DIR gets RESULTS.md and results.json. Needs torch, torchvision, timm, transformers and onnx. A row is NETWORK/BATCH/TYPE.
 """
-import argparse, os, re, subprocess, time
+import argparse, json, math, multiprocessing, os, re, shutil, subprocess, sys, time
 
-ROWS = [("resnet50", b) for b in (1, 8, 32, 128)] + [
-    ("bert-base-128", 1), ("bert-large-384", 1), ("bert-large-384", 32), ("vit_b_16", 1), ("vit_b_16", 32),
-    ("mobilenet_v3_large", 1), ("mobilenet_v3_large", 128), ("efficientnet_b0", 1), ("efficientnet_b0", 128),
-    ("deeplabv3_resnet50-512", 1)]
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-
-def build(name, batch):
-    import torch
-    if name.startswith("bert"):
-        import transformers as tf
-        large = "large" in name
-        tokens = int(name.rsplit("-", 1)[1])
-        c = tf.BertConfig(attn_implementation="eager", **(dict(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16,
-                                                                 intermediate_size=4096) if large else {}))
-
-        class Plain(torch.nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.m = tf.BertModel(c, add_pooling_layer=False)
-
-            def forward(self, ids):
-                return self.m(ids).last_hidden_state
-        return Plain(), (torch.randint(0, 30000, (batch, tokens)),)
-    if name.startswith("deeplab"):
-        import torchvision
-
-        class Out(torch.nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.m = torchvision.models.segmentation.deeplabv3_resnet50(weights=None, weights_backbone=None)
-
-            def forward(self, x):
-                return self.m(x)["out"]
-        return Out(), (torch.rand(batch, 3, 512, 512),)
-    if name == "vit_b_16":
-        import timm
-        return timm.create_model("vit_base_patch16_224", pretrained=False), (torch.rand(batch, 3, 224, 224),)
-    import torchvision
-    return torchvision.models.get_model(name, weights=None), (torch.rand(batch, 3, 224, 224),)
+# Network, batch, type: goal in ms, and recorded figures of peers that take too long to prepare, in ms.
+ROWS = {
+    ("bert-large-384", 32, "f16"): (13.5, 26.0), ("bert-large-384", 1, "f16"): (0.70, 1.86),
+    ("resnet50", 1, "f16"): (0.14, 0.450), ("resnet50", 8, "f16"): (0.28, None),
+    ("resnet50", 32, "f16"): (0.80, None), ("resnet50", 128, "f16"): (2.5, 4.72),
+    ("bert-base-128", 1, "f16"): (0.22, None),
+    ("vit_b_16", 1, "f16"): (0.23, 0.62), ("vit_b_16", 32, "f16"): (2.1, 3.35),
+    ("mobilenet_v3_large", 1, "f16"): (0.12, 0.300), ("mobilenet_v3_large", 128, "f16"): (0.95, None),
+    ("efficientnet_b0", 1, "f16"): (0.16, None), ("efficientnet_b0", 128, "f16"): (1.5, None),
+    ("deeplabv3_resnet50", 1, "f16"): (0.9, None),
+    ("yolov8n", 1, "f16"): (0.16, None), ("yolov8s", 8, "f16"): (0.65, None),
+    ("resnet50", 1, "f32"): (None, None), ("resnet50", 32, "f32"): (None, None), ("resnet50", 32, "tf32"): (None, None),
+    ("bert-base-128", 1, "f32"): (None, None), ("bert-base-128", 1, "tf32"): (None, None),
+}
+OTHERS = ["regnet_y_400mf", "resnext50_32x4d", "densenet121", "shufflenet_v2_x1_0", "mnasnet1_0", "squeezenet1_1", "googlenet",
+          "inception_v3", "vgg16", "alexnet", "convnext_tiny", "swin_t", "maxvit_t", "wide_resnet50_2", "efficientnet_v2_s",
+          "ghostnet", "mobilevit", "deit_small", "mixer_b16", "unet-like", "fcn_resnet50", "lraspp", "distilbert",
+          "gpt2-like", "clip_vision"]
+FLAGS = {"f16": ["--fp16"], "f32": [], "tf32": ["--tf32"]}
 
 
-def torch_ms(model, inputs, seconds):
-    import torch
-    half = model.half().cuda()
-    xs = [x.cuda().half() if x.is_floating_point() else x.cuda() for x in inputs]
-    if xs[0].dim() == 4:
-        half = half.to(memory_format=torch.channels_last)
-        xs = [x.contiguous(memory_format=torch.channels_last) for x in xs]
-    with torch.no_grad():
-        side = torch.cuda.Stream()
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                half(*xs)
-        torch.cuda.synchronize()
-        g = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(g):
-            half(*xs)
-    times = []
-    end = time.time() + seconds
-    while time.time() < end or len(times) < 10:
-        a, b = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        a.record(), g.replay(), b.record(), b.synchronize()
-        times.append(a.elapsed_time(b))
-    return sorted(times)[len(times) // 2]
+def text(row):
+    return f"{row[0]}/{row[1]}/{row[2]}"
 
 
-def row(name, batch, a):
-    import numpy as np, torch
-    torch.manual_seed(0)
-    model, inputs = build(name, batch)
-    model.eval()
-    folder = os.path.join(a.out, f"{name}_{batch}")
-    os.makedirs(folder, exist_ok=True)
-    path = f"{folder}/model.onnx"
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    with torch.no_grad():
-        torch.onnx.export(model, inputs, path, input_names=["x"], opset_version=17, dynamo=False)
-        want = model.cuda()(*[x.cuda() for x in inputs]).float().cpu().numpy()
-    raw = inputs[0].numpy()
-    raw.tofile(f"{folder}/x.bin")
-    peer = torch_ms(model, inputs, a.seconds)
-    del model
-    torch.cuda.empty_cache()
-    args = [a.sinterexec, f"--onnx={path}", "--device=cuda", "--fp16", f"--loadInputs=x:{folder}/x.bin", "--noDataTransfers",
-            f"--duration={a.seconds}", "--warmUp=200", f"--saveEngine={folder}/engine"]
+def export(job):
+    """In a process of its own, without the GPU: the ONNX file, the input and the module."""
+    (name, batch), folder = job
     start = time.time()
-    r = subprocess.run(args + ["--exportOutput=" + f"{folder}/out.json"], capture_output=True, text=True, timeout=500)
-    text = r.stdout + r.stderr
-    if r.returncode != 0:
-        return dict(name=name, batch=batch, peer=peer, note=(re.findall(r"\[E\].*", text) or ["?"])[-1][:160])
-    gpu = re.search(r"GPU Compute Time:.*?median = ([\d.]+) ms", text)
-    enqueue = re.search(r"Enqueue Time:.*?median = ([\d.]+) ms", text)
-    built = re.search(r"Engine built in ([\d.]+)", text)
-    error = rms(f"{folder}/out.json", want)
-    for f in os.listdir(folder):
-        os.remove(f"{folder}/{f}")
-    return dict(name=name, batch=batch, peer=peer, ours=float(gpu[1]) if gpu else None, enqueue=float(enqueue[1]) if enqueue else None,
-                built=float(built[1]) if built else None, error=error, wall=time.time() - start)
-
-
-def rms(path, want):
-    import json, numpy as np
     try:
-        out = np.array(json.load(open(path))[0]["values"], dtype=np.float64).reshape(want.shape)
-        return float(np.sqrt(((out - want) ** 2).sum() / (want.astype(np.float64) ** 2).sum()))
+        import warnings
+        warnings.filterwarnings("ignore")
+        import torch, onnx
+        from onnx import numpy_helper
+        import networks
+        torch.set_num_threads(3)
+        os.makedirs(f"{folder}/data", exist_ok=True)
+        model, x = networks.build(name, batch)
+        with torch.no_grad():
+            torch.onnx.export(model, (x,), f"{folder}/model.onnx", input_names=["x"], output_names=["y"], opset_version=17,
+                              dynamo=False)
+        torch.save((model, x), f"{folder}/model.pt")
+        onnx.save_tensor(numpy_helper.from_array(x.numpy(), "x"), f"{folder}/data/input_0.pb")
+        return (name, batch), time.time() - start, None
     except Exception as e:
-        return f"{type(e).__name__}"
+        return (name, batch), time.time() - start, f"export: {type(e).__name__}: {e}"[:300]
+
+
+def launches_ms(run, seconds):
+    """GPU time of one of many launches, one after the other."""
+    import torch
+    def many(n):
+        a, b = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        a.record()
+        for _ in range(n):
+            run()
+        b.record(), b.synchronize()
+        return a.elapsed_time(b) / n
+    once = many(5)
+    n = max(5, min(3000, int(seconds * 1e3 / 3 / max(once, 1e-3))))
+    return sorted(many(n) for _ in range(3))[1]
+
+
+def graph_of(model, x):
+    import torch
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            model(x)
+    torch.cuda.synchronize()
+    g = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(g):
+        y = model(x)
+    return g, y
+
+
+def rms(y, want):
+    y, want = y.double(), want.double()
+    return float(((y - want).square().sum() / want.square().sum()).sqrt())
+
+
+def peers(name, batch, types, folder, seconds):
+    """Times of PyTorch by type and way, the relative RMS of its f16, and the reference output as a file."""
+    import copy, torch, onnx
+    import networks
+    from onnx import numpy_helper
+    out = {}
+    model, x = torch.load(f"{folder}/model.pt", weights_only=False)
+    model, x = model.cuda().eval(), x.cuda()
+    fast = lambda on: setattr(torch.backends.cuda.matmul, "allow_tf32", on) or setattr(torch.backends.cudnn, "allow_tf32", on)
+    with torch.no_grad():
+        fast(False)
+        want = model(x).float()
+        onnx.save_tensor(numpy_helper.from_array(want.cpu().numpy(), "y"), f"{folder}/data/output_0.pb")
+        out["scale"] = float(want.std())
+        networks.use_fast_attention(model)
+        torch.backends.cudnn.benchmark = True
+        image = x.dim() == 4
+        if image:
+            model, x = model.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
+        ways = [(t, "eager", model) for t in ("f32", "tf32") if t in types]
+        if "f16" in types:
+            half = copy.deepcopy(model).half()
+            ways.append(("f16", "eager", half))
+            if name == "resnet50":
+                ways.append(("f16", "fused", networks.FusedResnet(copy.deepcopy(model)).half().to(memory_format=torch.channels_last)))
+        for kind, way, m in ways:
+            fast(kind == "tf32")
+            try:
+                xs = x.half() if kind == "f16" and x.is_floating_point() else x
+                g, y = graph_of(m, xs)
+                out[f"{kind} {way}"] = launches_ms(g.replay, seconds)
+                out[f"{kind} {way} rms"] = rms(y, want)
+                del g, y
+            except Exception as e:
+                out[f"{kind} {way} note"] = f"{type(e).__name__}: {e}".splitlines()[0][:160]
+        fast(False)
+    os.remove(f"{folder}/model.pt")
+    del model, ways
+    torch.cuda.empty_cache()
+    return out
+
+
+def number(pattern, text, scale=1.0):
+    found = re.findall(pattern, text)
+    return float(found[-1]) * scale if found else None
+
+
+def sinter(row, folder, a):
+    name, batch, kind = row
+    engine = f"{folder}/engine-{kind}"
+    common = [a.sinterexec, "--device=cuda", f"--testData={folder}/data", "--rms=1e30", "--noDataTransfers", "--warmUp=50",
+              f"--duration={a.seconds}", "--iterations=20"]
+    call = lambda args, env=None: subprocess.run(args, capture_output=True, text=True, timeout=300, env=env)
+    more = [f"--exportProfile={folder}/profile.json", f"--exportLayerInfo={folder}/layers.json"] if a.layers else []
+    r = call(common + [f"--onnx={folder}/model.onnx", f"--saveEngine={engine}"] + FLAGS[kind] + more)
+    log = r.stdout + r.stderr
+    out = dict(
+        built=number(r"Engine built in ([\d.]+)", log), gpu=number(r"GPU Compute Time:.*?median = ([\d.e+-]+) ms", log),
+        back=number(r"Back to Back:.*?GPU = ([\d.e+-]+) ms", log), enqueue=number(r"Enqueue Time:.*?median = ([\d.e+-]+) ms", log, 1e3),
+        rms=number(r"\n\s+y\s+f32\s+\S+\s+\S+\s+\S+\s+(\S+)", log))
+    open(f"{a.out}/{text(row).replace('/', '_')}.log", "w").write(log)
+    if out["gpu"] is None:
+        why = [l for l in log.splitlines() if "[E]" in l] or log.splitlines()[-3:]
+        out["note"] = " ".join(why)[-200:]
+        return out
+    out["ms"] = out["back"] or out["gpu"]
+    out["file_mb"] = os.path.getsize(engine) / 1e6
+    if a.layers:
+        out["layers"] = slowest(folder)
+    if re.search(a.warm, text(row)):
+        r = call([a.sinterexec, "--device=cuda", f"--onnx={folder}/model.onnx", "--skipInference"] + FLAGS[kind])
+        out["warm"] = number(r"Engine built in ([\d.]+)", r.stdout)
+    if not a.others:
+        r = call([a.sinterexec, "--device=cuda", f"--loadEngine={engine}", "--noDataTransfers", "--warmUp=0", "--duration=0", "--iterations=2"])
+        out["first"] = number(r"First result after ([\d.]+) s", r.stdout) or number(r"Engine deserialized in ([\d.]+)", r.stdout)
+    os.remove(engine)
+    return out
+
+
+def slowest(folder, n=12):
+    """The layers that take longest: name, share, microseconds, tactic."""
+    times = json.load(open(f"{folder}/profile.json"))[1:]
+    info = json.load(open(f"{folder}/layers.json"))["Layers"]
+    tactic = {l["Name"]: f"{l['LayerType']} {l['Tactic']} {' '.join(t['Dimensions'] for t in l['Outputs'])}" for l in info}
+    times.sort(key=lambda t: -t["medianMs"])
+    lines = [f"      {t['medianMs'] * 1e3:9.1f} us {t['percentage']:5.1f}%  {t['name'][:44]:44} {tactic.get(t['name'], '')[:110]}" for t in times[:n]]
+    whole = sum(t["medianMs"] for t in times)
+    return [f"      {len(times)} layers, {whole * 1e3:.0f} us when each is timed alone"] + lines
+
+
+HEAD = ["network", "batch", "type", "Sinter ms", "goal ms", "goal/ours", "eager ms", "fused ms", "compile ms (recorded)", "best peer/ours",
+        "enqueue us", "build s", "warm s", "first result s", "engine MB", "rel RMS", "rel RMS of PyTorch"]
+
+
+def cells(row, p, s, a):
+    name, batch, kind = row
+    f = lambda v, form="{:.3f}": "-" if v is None else form.format(v)
+    goal, compiled = ROWS.get(row, (None, None))
+    eager, fused, ms = p.get(f"{kind} eager"), p.get(f"{kind} fused"), s.get("ms")
+    best = min([v for v in (eager, fused, compiled) if v], default=None)
+    ratio = best / ms if best and ms else None
+    s["ratio"], s["to_goal"] = ratio, goal / ms if goal and ms else None
+    return [name, str(batch), kind, f(ms) if ms else s.get("note", "-"), f(goal), f(s["to_goal"], "{:.2f}"), f(eager) if eager else p.get(f"{kind} eager note", "-"),
+            f(fused) if fused else p.get(f"{kind} fused note", "-"), f(compiled), f(ratio, "{:.2f}"), f(s.get("enqueue"), "{:.1f}"),
+            f(s.get("built"), "{:.1f}"), f(s.get("warm"), "{:.1f}"), f(s.get("first"), "{:.2f}"), f(s.get("file_mb"), "{:.1f}"),
+            f(s.get("rms"), "{:.1e}"), f(p.get(f"{kind} eager rms"), "{:.1e}")]
+
+
+def mean(values):
+    values = [v for v in values if v]
+    return math.exp(sum(map(math.log, values)) / len(values)) if values else float("nan")
 
 
 def main():
-    p = argparse.ArgumentParser()
-    p.add_argument("--sinterexec", required=True), p.add_argument("--out", required=True)
-    p.add_argument("--only", default=""), p.add_argument("--seconds", type=float, default=1.0)
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--sinterexec"), p.add_argument("--out", default="bench-out")
+    p.add_argument("--only", default="", help="rows whose NETWORK/BATCH/TYPE this regular expression finds")
+    p.add_argument("--warm", default="^resnet50/1/f16|^bert-base-128/1/f16", help="rows that are built a second time")
+    p.add_argument("--seconds", type=float, default=0.3), p.add_argument("--workers", type=int, default=5)
+    p.add_argument("--layers", action="store_true"), p.add_argument("--others", action="store_true")
+    p.add_argument("--batch", type=int, default=8, help="of --others"), p.add_argument("--list", action="store_true")
+    p.add_argument("--limit", type=float, default=1e9, help="seconds after which no row is begun")
+    p.add_argument("--keep-cache", action="store_true", help="use the kernel cache of the user instead of an empty one")
     a = p.parse_args()
+    rows = [(n, a.batch, "f16") for n in OTHERS] if a.others else list(ROWS)
+    rows = [r for r in rows if re.search(a.only, text(r))]
+    if a.list or not a.sinterexec:
+        return print("\n".join(map(text, rows)))
+    begin = time.time()
     os.makedirs(a.out, exist_ok=True)
-    lines = ["| network | batch | PyTorch f16 graph, ms | Sinter --fp16, ms | ratio | enqueue, ms | build, s | rel RMS |", "|---|---:|---:|---:|---:|---:|---:|---:|"]
-    for name, batch in ROWS:
-        if a.only not in f"{name}/{batch}":
+    a.out = os.path.abspath(a.out)
+    if not a.keep_cache:
+        shutil.rmtree(f"{a.out}/cache", ignore_errors=True)
+        os.environ["SINTER_CACHE_DIR"] = f"{a.out}/cache"
+    wanted = {}
+    for n, b, t in rows:
+        wanted.setdefault((n, b), []).append(t)
+    folder = lambda key: f"{a.out}/{key[0]}_{key[1]}"
+    visible, failed, measured = os.environ.get("CUDA_VISIBLE_DEVICES"), {}, {}
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # for the processes that export
+    pool = multiprocessing.get_context("spawn").Pool(min(a.workers, len(wanted)))
+    jobs = pool.imap_unordered(export, [(k, folder(k)) for k in wanted])
+    os.environ.pop("CUDA_VISIBLE_DEVICES") if visible is None else os.environ.update(CUDA_VISIBLE_DEVICES=visible)
+    import torch
+    for key, seconds, error in jobs:
+        if error:
+            failed[key] = error
+            print(f"# {key}: {error}", flush=True)
             continue
         try:
-            r = row(name, batch, a)
+            start = time.time()
+            measured[key] = peers(*key, wanted[key], folder(key), a.seconds)
+            print(f"# {key}: export {seconds:.1f} s, PyTorch {time.time() - start:.1f} s, spread of outputs {measured[key]['scale']:.2g}", flush=True)
         except Exception as e:
-            r = dict(name=name, batch=batch, note=f"{type(e).__name__}: {e}"[:200])
-        if r.get("ours"):
-            error = r["error"] if isinstance(r["error"], str) else f"{r['error']:.1e}"
-            lines.append(f"| {name} | {batch} | {r['peer']:.3f} | {r['ours']:.3f} | {r['peer'] / r['ours']:.2f} | {r['enqueue']:.4f} | {r['built']:.1f} | {error} |")
+            failed[key] = f"PyTorch: {type(e).__name__}: {e}"[:200]
+            print(f"# {key}: {failed[key]}", flush=True)
+    pool.close(), pool.join()
+    torch.cuda.empty_cache()
+    print(f"# {torch.cuda.get_device_name()}, PyTorch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}; prepared in {time.time() - begin:.0f} s", flush=True)
+    lines = ["| " + " | ".join(HEAD) + " |", "|---" * 3 + "|---:" * (len(HEAD) - 3) + "|"]
+    print("\n".join(lines), flush=True)
+    results = []
+    # Small networks first: the first row is the one whose build finds nothing cached.
+    for row in sorted(rows, key=lambda r: (r[0] != "resnet50", list(wanted).index(r[:2]))):
+        key = row[:2]
+        if time.time() - begin > a.limit:
+            s = dict(note="left out: no time")
+        elif key in failed and not os.path.exists(f"{folder(key)}/model.onnx"):
+            s = dict(note=failed[key])
         else:
-            lines.append(f"| {name} | {batch} | {r.get('peer', 0):.3f} | - | - | - | - | {r.get('note')} |")
-        print(lines[-1], flush=True)
-        open(f"{a.out}/RESULTS.md", "w").write("\n".join(lines) + "\n")
+            try:
+                s = sinter(row, folder(key), a)
+            except Exception as e:
+                s = dict(note=f"{type(e).__name__}: {e}"[:200])
+        p = measured.get(key, {})
+        lines.append("| " + " | ".join(cells(row, p, s, a)) + " |")
+        print(lines[-1], *s.get("layers", []), sep="\n", flush=True)
+        results.append(dict(row=text(row), peer=p, sinter=s))
+    halves = [r["sinter"] for r in results if r["row"].endswith("f16")]
+    lines += ["", f"Geometric mean over f16 rows: best peer / Sinter {mean([s.get('ratio') for s in halves]):.2f}, goal / Sinter "
+              f"{mean([s.get('to_goal') for s in halves]):.2f}; {sum('ms' in s for s in halves)} of {len(halves)} rows ran; {time.time() - begin:.0f} s in all."]
+    print("\n".join(lines[-2:]), flush=True)
+    open(f"{a.out}/RESULTS.md", "w").write("\n".join(lines) + "\n")
+    json.dump(results, open(f"{a.out}/results.json", "w"), indent=1)
+    for key in wanted:
+        shutil.rmtree(folder(key), ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ use sinter::device::{DeviceKind, DeviceProps, DeviceRef};
 use sinter::engine::{BuildOptions, Engine, OtherDevice};
 use sinter::onnx::importer::import_file;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 /// Bytes in MiB.
@@ -109,8 +110,18 @@ fn from_onnx(o: &Options, path: &Path, device: &DeviceRef, sets: &[DataSet]) -> 
     Ok(engine)
 }
 
+/// When an engine file was opened.
+static OPENED: OnceLock<Instant> = OnceLock::new();
+
+/// Seconds since an engine file was opened; the first call only.
+pub fn seconds_since_load() -> Option<f64> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    let at = OPENED.get()?;
+    (!TAKEN.swap(true, Ordering::Relaxed)).then(|| at.elapsed().as_secs_f64())
+}
+
 fn from_file(path: &Path, device: &DeviceRef) -> Result<Arc<Engine>> {
-    let start = Instant::now();
+    let start = *OPENED.get_or_init(Instant::now);
     let image = Engine::image_from_file(path)?;
     let bytes = std::fs::metadata(path).map_or(0, |m| m.len() as usize);
     info!("Engine loaded in {:.4} s.", start.elapsed().as_secs_f64());

@@ -66,8 +66,13 @@ fn num(v: f64) -> String {
     if t.contains('.') { t.trim_end_matches('0').trim_end_matches('.').to_string() } else { t }
 }
 
-/// Prints everything about a run.
-pub fn print(o: &Options, m: &Measured, cuda: bool) {
+/// Median of the computation's time.
+pub fn compute_ms(m: &Measured) -> f64 {
+    Stats::new(m.traces.iter().map(|t| t.compute_ms).collect()).median
+}
+
+/// Prints everything about a run. `dense`: GPU time of one inference in a row of so many.
+pub fn print(o: &Options, m: &Measured, cuda: bool, dense: Option<(f64, usize)>) {
     let Some(first) = m.traces.first() else { return };
     // What was computed last need not have ended last, with several streams.
     let start = m.traces.iter().fold(first.h2d[0], |a, t| a.min(t.h2d[0]));
@@ -94,6 +99,9 @@ pub fn print(o: &Options, m: &Measured, cuda: bool) {
         info!("H2D Latency: {}", h2d.text(p));
     }
     info!("{label}: {}", compute.text(p));
+    if let Some((ms, n)) = dense {
+        info!("Back to Back: {n} inferences in a row, each GPU = {} ms", num(ms));
+    }
     if cuda {
         info!("D2H Latency: {}", d2h.text(p));
     }
@@ -165,6 +173,7 @@ fn explain(label: &str, cuda: bool) {
     if cuda {
         info!("H2D Latency: time to copy the inputs to the device.");
         info!("D2H Latency: time to copy the outputs to the host.");
+        info!("Back to Back: {label} when inferences are launched in a row, with no copies and no waiting between.");
         info!("Latency: H2D Latency + {label} + D2H Latency.");
     } else {
         info!("Latency: the same as {label}, because the CPU copies nothing.");
