@@ -5,7 +5,7 @@
 //          row per thread · FILTER_H, FILTER_W {0 = run time, or the filter} · HAS_BIAS, EPILOGUE {0,1}
 // Requires n*k <= 65535*65535 (host splits otherwise)
 // Launch   grid = (ceil(p*ceil(q/OUTPUTS)/THREADS), min(k*n, 65535), ceil(k*n/65535)) · block = THREADS · smem = 0
-// Numerics FMA in float (double for double), r, s in order: deterministic; class rel(1e-5) f32, rel(2e-3) f16
+// Numerics FMA in float (double for double), r, s in order, parts of 128: deterministic; class rel(1e-5) f32, rel(2e-3) f16
 // Notes    the filter of a channel stays in the first-level cache; a block works on one channel of one image
 #if !defined(T_IN) || !defined(T_OUT)
 #error "T_IN or T_OUT is not defined"
@@ -25,9 +25,14 @@ typedef Acc<T_IN>::type ACC;
 #include "common/conv.cuh"
 #include "common/epilogue.cuh"
 
+// Taps after which a sum is continued in another one: rounding grows with the length of a sum.
+#define SUM_PART 128
+
 // Any stride and dilation: every tap of every output is a load.
 DEVICE void taps(ACC (&acc)[OUTPUTS], const T_IN* g_x, const T_IN* g_w, const ConvParams& p, i32 h0, i32 w0, int filter_h, int filter_w)
 {
+    ACC part[OUTPUTS] = {};
+    int n = 0;
     for (int r = 0; r < filter_h; r++) {
         const i32 h = h0 + r * p.dil_h;
         if ((u32)h >= (u32)p.h) continue;
@@ -36,10 +41,18 @@ DEVICE void taps(ACC (&acc)[OUTPUTS], const T_IN* g_x, const T_IN* g_w, const Co
 #pragma unroll
             for (int v = 0; v < OUTPUTS; v++) {
                 const i32 iw = w0 + v * p.stride_w + s * p.dil_w;
-                if ((u32)iw < (u32)p.w) acc[v] += f * to_acc<ACC>(g_x[h * p.w + iw]);
+                if ((u32)iw < (u32)p.w) part[v] += f * to_acc<ACC>(g_x[h * p.w + iw]);
+            }
+            if (++n % SUM_PART != 0) continue;
+#pragma unroll
+            for (int v = 0; v < OUTPUTS; v++) {
+                acc[v] += part[v];
+                part[v] = 0;
             }
         }
     }
+#pragma unroll
+    for (int v = 0; v < OUTPUTS; v++) acc[v] += part[v];
 }
 
 #if FILTER_W

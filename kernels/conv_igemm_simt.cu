@@ -2,12 +2,12 @@
 // Args     x: T_IN [n,c,h,w] · w: T_IN [k,c/groups,r,s] · bias: T_BIAS [k] or null · y: T_OUT [n,k,p,q] · params: ConvParams
 //          (common/conv.cuh) · e0..e3, epi: common/epilogue.cuh, coordinates (n, k, pixel, 0, 0)
 // Params   T_IN {float,f16,bf16,double} · T_OUT · T_BIAS · BLOCK_M {16..128} channels, BLOCK_N {32..128} pixels, BLOCK_K
-//          {4,8,16,32} · THREAD_M, THREAD_N {1,2,4,8} · FILTER_H, FILTER_W {0 = run time, or the filter} · HAS_BIAS, EPILOGUE
+//          {4,8,16,32} · THREAD_M, THREAD_N {1,2,4,8} · SUM_PART {0 = one sum, or the length of its parts} · FILTER_H, FILTER_W {0 = run time, or the filter} · HAS_BIAS, EPILOGUE
 // Requires static_asserts below
 // Launch   grid = (ceil(n*p*q/BLOCK_N), ceil(k_group/BLOCK_M), groups*splits) · block = (BLOCK_M/THREAD_M)*(BLOCK_N/THREAD_N) · smem = 0
 //          splits > 1: compile with T_OUT = T_ACC (float, or double), HAS_BIAS 0, EPILOGUE 0, give y splits*n*out_image
 //          elements, and run split_finish.cu on it
-// Numerics FMA in float (double for double), c, r, s in order: deterministic; class rel(1e-5) f32, rel(2e-3) f16
+// Numerics FMA in float (double for double), c, r, s in order, parts of SUM_PART added up: deterministic; class rel(1e-5) f32, rel(2e-3) f16
 // Notes    pixels run along the threads, so reads of x and writes of y coalesce in NCHW
 #if !defined(T_IN) || !defined(T_OUT)
 #error "T_IN or T_OUT is not defined"
@@ -15,8 +15,8 @@
 #if !defined(BLOCK_M) || !defined(BLOCK_N) || !defined(BLOCK_K) || !defined(THREAD_M) || !defined(THREAD_N)
 #error "BLOCK_M, BLOCK_N, BLOCK_K, THREAD_M or THREAD_N is not defined"
 #endif
-#if !defined(HAS_BIAS)
-#error "HAS_BIAS is not defined"
+#if !defined(HAS_BIAS) || !defined(SUM_PART)
+#error "HAS_BIAS or SUM_PART is not defined"
 #endif
 #if HAS_BIAS && !defined(T_BIAS)
 #error "T_BIAS is not defined"
@@ -39,6 +39,7 @@ static_assert(BLOCK_M % THREAD_M == 0 && BLOCK_N % THREAD_N == 0, "thread tiles 
 static_assert(THREADS % 32 == 0 && THREADS <= 1024, "a block is whole warps, at most 32");
 static_assert(BLOCK_M * BLOCK_K % THREADS == 0 && BLOCK_N * BLOCK_K % THREADS == 0, "each thread loads the same number");
 static_assert(THREADS % BLOCK_N == 0, "a thread keeps its pixel over all rows that it loads");
+static_assert(SUM_PART % BLOCK_K == 0, "parts are whole steps");
 static_assert(2 * BLOCK_K * (BLOCK_M + BLOCK_N + 2 * PAD) * sizeof(ACC) <= 48 * 1024, "tiles fit static shared memory");
 
 extern "C" __global__ void __launch_bounds__(THREADS)
@@ -48,11 +49,18 @@ KERNEL_NAME(const T_IN* x, const T_IN* w, const T_BIAS* bias, T_OUT* y, const Co
     __shared__ __attribute__((aligned(16))) ACC s_w[2][BLOCK_K][BLOCK_M + PAD];  // [stage, crs, channel]
     __shared__ __attribute__((aligned(16))) ACC s_x[2][BLOCK_K][BLOCK_N + PAD];  // [stage, crs, pixel]
     __shared__ __attribute__((aligned(16))) Tap s_taps[2][BLOCK_K];  // [tile parity, crs]
-    ACC acc[THREAD_M][THREAD_N];
+    ACC acc[THREAD_M][THREAD_N], total[THREAD_M][THREAD_N];  // of the current part, of those before
+    // Ends a part: rounding grows with the length of a sum.
+    auto end_part = [&](bool first) {
 #pragma unroll
-    for (int i = 0; i < THREAD_M; i++)
+        for (int i = 0; i < THREAD_M; i++)
 #pragma unroll
-        for (int j = 0; j < THREAD_N; j++) acc[i][j] = 0;
+            for (int j = 0; j < THREAD_N; j++) {
+                total[i][j] = first ? ACC(0) : total[i][j] + acc[i][j];
+                acc[i][j] = 0;
+            }
+    };
+    end_part(true);
 
     const Split split = Split::of_block<BLOCK_K>(params);
     const i32 n_pixels = params.n * params.pq, group = split.group;
@@ -111,7 +119,9 @@ KERNEL_NAME(const T_IN* x, const T_IN* w, const T_BIAS* bias, T_OUT* y, const Co
 #pragma unroll
                 for (int j = 0; j < THREAD_N; j++) acc[i][j] += a[i] * b[j];
         }
+        if (SUM_PART && (k0 - split.k_begin + BLOCK_K) % SUM_PART == 0) end_part(false);
     }
+    if (SUM_PART) end_part(false);
 
     const Epilogue epilogue_of{{e0, e1, e2, e3}, epi};
     y += (i64)split.index * params.n * params.out_image;
@@ -124,7 +134,7 @@ KERNEL_NAME(const T_IN* x, const T_IN* w, const T_BIAS* bias, T_OUT* y, const Co
         for (int i = 0; i < THREAD_M; i++) {
             const i32 m = m0 + ty * THREAD_M + i, channel = group * params.k_group + m;
             if (m >= params.k_group) continue;
-            ACC v = acc[i][j];
+            ACC v = SUM_PART ? total[i][j] : acc[i][j];
 #if HAS_BIAS
             v += to_acc<ACC>(bias[channel]);
 #endif

@@ -243,7 +243,7 @@ def test_conv_simt():
         for bm, bn, bk, tm, tn in ((64, 64, 8, 4, 4), (128, 128, 8, 8, 8), (16, 64, 16, 2, 2)):
             if t == f8 and bm == 128: continue
             for known in (0, 1):
-                conv("conv_igemm_simt.cu", dict(BLOCK_M=bm, BLOCK_N=bn, BLOCK_K=bk, THREAD_M=tm, THREAD_N=tn, FILTER_H=case[5] * known, FILTER_W=case[6] * known), t, case, known)
+                conv("conv_igemm_simt.cu", dict(SUM_PART=128, BLOCK_M=bm, BLOCK_N=bn, BLOCK_K=bk, THREAD_M=tm, THREAD_N=tn, FILTER_H=case[5] * known, FILTER_W=case[6] * known), t, case, known)
 
 
 def test_conv_mma():
@@ -273,7 +273,7 @@ def conv_split(t, cfg, case, splits):
 
 def test_conv_split():
     for case, splits in itertools.product(CONVS, (1, 2, 5)):
-        conv_split(f4, dict(BLOCK_M=64, BLOCK_N=64, BLOCK_K=8, THREAD_M=4, THREAD_N=4), case, splits)
+        conv_split(f4, dict(SUM_PART=0, BLOCK_M=64, BLOCK_N=64, BLOCK_K=8, THREAD_M=4, THREAD_N=4), case, splits)
         conv_split(f16, dict(BLOCK_M=64, BLOCK_N=64, BLOCK_K=32, WARPS_M=2, WARPS_N=2), case, splits)
 
 
@@ -518,7 +518,7 @@ def speed():
         for splits in (4, 16):
             if n * h * w < 2000: timed(f"conv mma {case[:7]} 64x64x64 split {splits}", work, lambda: conv_split(f16, dict(BLOCK_M=64, BLOCK_N=64, BLOCK_K=64, WARPS_M=2, WARPS_N=2), case, splits))
         for bm, bn, bk, tm, tn in ((64, 64, 8, 4, 4), (64, 64, 16, 4, 4), (64, 128, 16, 4, 8), (64, 64, 16, 8, 4)):
-            timed(f"conv simt {case[:7]} {bm}x{bn}x{bk} {tm}x{tn}", work, lambda: conv("conv_igemm_simt.cu", dict(BLOCK_M=bm, BLOCK_N=bn, BLOCK_K=bk, THREAD_M=tm, THREAD_N=tn, FILTER_H=r, FILTER_W=s), f4, case, 0))
+            timed(f"conv simt {case[:7]} {bm}x{bn}x{bk} {tm}x{tn}", work, lambda: conv("conv_igemm_simt.cu", dict(SUM_PART=128, BLOCK_M=bm, BLOCK_N=bn, BLOCK_K=bk, THREAD_M=tm, THREAD_N=tn, FILTER_H=r, FILTER_W=s), f4, case, 0))
     timed("depthwise 8x144x56x56 (bytes/s)", 2 * 2 * 8 * 144 * 56 * 56, lambda: conv("conv_depthwise.cu", dict(THREADS=128, OUTPUTS=4, FILTER_H=3, FILTER_W=3), f16, (8, 144, 56, 56, 144, 3, 3, (1, 1), (1, 1), (1, 1), 144), 0))
     n = 1 << 26
     a = rand(n, dtype=f16); y = torch.empty_like(a)

@@ -67,14 +67,14 @@ def cases():
     for t in FLOATS:
         for fh, fw in ((0, 0), (1, 1), (3, 3), (7, 7)):
             d = dict(T_IN=t, T_OUT=t, T_BIAS=t, HAS_BIAS=1, FILTER_H=fh, FILTER_W=fw, EPILOGUE=1)
-            yield "conv_igemm_simt.cu", dict(d, BLOCK_M=64, BLOCK_N=64, BLOCK_K=8, THREAD_M=4, THREAD_N=4), RELU, 75
+            yield "conv_igemm_simt.cu", dict(d, BLOCK_M=64, BLOCK_N=64, BLOCK_K=8, THREAD_M=4, THREAD_N=4, SUM_PART=128), RELU, 75
             yield "conv_depthwise.cu", dict(d, THREADS=128, OUTPUTS=4 if fh != 7 else 1), RELU, 75
             if t in ("f16", "bf16"):
                 yield "conv_igemm_mma_sm80.cu", dict(d, BLOCK_M=64, BLOCK_N=128, BLOCK_K=32, WARPS_M=2, WARPS_N=4, ALIGNED=1), RESIDUAL, 80
                 yield "conv_igemm_mma_sm80.cu", dict(d, BLOCK_M=32, BLOCK_N=32, BLOCK_K=16, WARPS_M=2, WARPS_N=2, ALIGNED=0), RELU, 80
         for fl in ("conv_direct.cu", "conv_transpose.cu"):
             yield fl, dict(T_IN=t, T_OUT=t, T_BIAS=t, HAS_BIAS=1, THREADS=128, EPILOGUE=1), RELU, 75
-    yield "conv_igemm_simt.cu", dict(T_IN="float", T_OUT="float", HAS_BIAS=0, FILTER_H=3, FILTER_W=3, EPILOGUE=0, BLOCK_M=128, BLOCK_N=128, BLOCK_K=8, THREAD_M=8, THREAD_N=8), "", 75
+    yield "conv_igemm_simt.cu", dict(T_IN="float", T_OUT="float", HAS_BIAS=0, FILTER_H=3, FILTER_W=3, EPILOGUE=0, BLOCK_M=128, BLOCK_N=128, BLOCK_K=8, THREAD_M=8, THREAD_N=8, SUM_PART=0), "", 75
     yield "conv_igemm_mma_sm80.cu", dict(T_IN="f16", T_OUT="f16", HAS_BIAS=0, FILTER_H=3, FILTER_W=3, EPILOGUE=0, BLOCK_M=128, BLOCK_N=128, BLOCK_K=32, WARPS_M=2, WARPS_N=4, ALIGNED=1), "", 80
 
     for t in FLOATS:

@@ -33,6 +33,8 @@ const MAX_PARTS: i64 = 64 << 20;
 const MAX_GRID_YZ: i64 = 65_535;
 /// Filter sizes up to this are compiled in.
 const MAX_BAKED: usize = 11;
+/// Longer sums in f32 are made in parts of this length, as on the CPU.
+const SUM_PART: i64 = 128;
 /// Candidates that compete, the generic one included.
 const MAX_TACTICS: usize = 6;
 
@@ -374,7 +376,8 @@ impl Context<'_> {
         s = if t.kind == MMA {
             s.define("WARPS_M", t.x).define("WARPS_N", t.y).define("ALIGNED", aligned as i64)
         } else {
-            s.define("THREAD_M", t.x).define("THREAD_N", t.y)
+            let part = if self.dtype == DType::F32 && crs(&self.g) > SUM_PART { SUM_PART } else { 0 };
+            s.define("THREAD_M", t.x).define("THREAD_N", t.y).define("SUM_PART", part)
         };
         let mut kernels = vec![s];
         if split {

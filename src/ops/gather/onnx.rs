@@ -75,7 +75,13 @@ fn first_max(cx: &mut ImportCx<'_>, x: ValueId, axis: i64) -> Result<ValueId> {
     let axis = shape.axis(axis)?;
     let mut attrs = Attrs::new();
     attrs.set("axis", &(axis as i64));
-    let best = cx.call1("ArgMax", OPSET, &attrs, &[x])?;
+    // One element more at the end, which wins only where there is no other: the axis may turn out to be empty.
+    let rank = shape.rank();
+    let end: Vec<i64> = (0..2 * rank).map(|i| (i == rank + axis) as i64).collect();
+    let pads = cx.constant(Tensor::from_slice(&[2 * rank], &end));
+    let lowest = cx.constant(Tensor::scalar(f64::NEG_INFINITY).cast(dtype));
+    let longer = cx.call1("Pad", OPSET, &Attrs::new(), &[x, pads, lowest])?;
+    let best = cx.call1("ArgMax", OPSET, &attrs, &[longer])?;
     let sizes = call(cx, "Shape", &[x])?;
     let which = cx.constant(Tensor::scalar(axis as i64));
     let n = cx.add(Gather { axis: 0 }, &[sizes, which])?;

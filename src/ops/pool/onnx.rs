@@ -1,14 +1,14 @@
 //! Import of MaxPool, AveragePool, LpPool and their global forms.
 
 use super::{Pool, PoolKind};
-use crate::base::Result;
+use crate::base::{Attrs, Result, Tensor};
 use crate::network::ValueId;
 use crate::ops::conv::{resolve_auto_pad, window_attrs};
 use crate::ops::reduce::{Reduce, ReduceKind};
 use crate::ops::transpose::Transpose;
 use crate::ops::window::AutoPad;
 use crate::ops::{ImportCx, OnnxOp, onnx};
-use crate::{bail, ensure, err};
+use crate::{ensure, err};
 
 pub(super) const TABLE: &[OnnxOp] = &[
     onnx("MaxPool", 1, max_pool),
@@ -112,6 +112,20 @@ fn global(cx: &mut ImportCx<'_>, kind: ReduceKind) -> Result<Vec<ValueId>> {
     Ok(vec![cx.add(op, &[x])?])
 }
 
+/// `(sum |x|^p)^(1/p)` spelled out, for windows whose size is not known yet.
+fn global_lp_of_any_size(cx: &mut ImportCx<'_>, x: ValueId, p: i64) -> Result<Vec<ValueId>> {
+    let dtype = cx.fact(x).dtype;
+    let none = Attrs::new();
+    let number = |v: f64| Tensor::scalar(v).cast(dtype);
+    let exponent = cx.constant(number(p as f64));
+    let root = cx.constant(number(1.0 / p as f64));
+    let size = cx.call1("Abs", 13, &none, &[x])?;
+    let power = cx.call1("Pow", 15, &none, &[size, exponent])?;
+    cx.inputs[0] = Some(power);
+    let sum = global(cx, ReduceKind::Sum)?;
+    Ok(vec![cx.call1("Pow", 15, &none, &[sum[0], root])?])
+}
+
 fn global_lp(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
     let p = exponent(cx)?;
     match p {
@@ -120,9 +134,8 @@ fn global_lp(cx: &mut ImportCx<'_>) -> Result<Vec<ValueId>> {
         _ => {}
     }
     let x = cx.input(0)?;
-    let shape = cx.shape(x);
-    let Some(kernel) = shape.iter().skip(2).map(|d| d.as_const()).collect::<Option<Vec<i64>>>() else {
-        bail!(Unsupported, "p = {p} needs spatial dimensions that are numbers, got {shape}");
+    let Some(kernel) = cx.shape(x).iter().skip(2).map(|d| d.as_const()).collect::<Option<Vec<i64>>>() else {
+        return global_lp_of_any_size(cx, x, p);
     };
     let op = Pool {
         kind: PoolKind::Lp,
