@@ -45,12 +45,14 @@ KERNEL_NAME(const T_X* q, const T_X* k, const T_X* v, const T_MASK* mask, const 
             const i64 n_chunks)
 {
     __shared__ T_ACC s_max[WARPS], s_sum[WARPS], s_y[WARPS][V_COLS];
+    griddepcontrol_launch_dependents();
+    griddepcontrol_wait();
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const i64 chunk = blockIdx.x % n_chunks, unit = blockIdx.x / n_chunks;
     const i64 row = unit % p.q_len, h = unit / p.q_len % p.n_heads, b = unit / p.q_len / p.n_heads;
-    q += b * p.q_b + h * p.q_h + row * p.q_s;
-    k += b * p.k_b + h / p.group * p.k_h;
-    v += b * p.v_b + h / p.group * p.v_h + chunk * V_COLS;
+    q += p.q_at + b * p.q_b + h * p.q_h + row * p.q_s;
+    k += p.k_at + b * p.k_b + h / p.group * p.k_h;
+    v += p.v_at + b * p.v_b + h / p.group * p.v_h + chunk * V_COLS;
     if (mask) mask += b * p.mask_b + h * p.mask_h + row * p.mask_q;
     const Seen seen = seen_by(p, lengths, offsets, b, row);
     const i64 n_cols = p.v_size - chunk * V_COLS;

@@ -31,13 +31,15 @@ KERNEL_NAME(const T_X* q, const T_X* k, const T_X* v, const T_MASK* mask, const 
             const i64 n_tiles, const i64 n_chunks)
 {
     __shared__ __align__(16) T_ACC s_q[TILE][STEP], s_k[KEYS][PITCH], s_w[TILE][KEYS];
+    griddepcontrol_launch_dependents();
+    griddepcontrol_wait();
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const i64 chunk = blockIdx.x % n_chunks, tile = blockIdx.x / n_chunks % n_tiles, unit = blockIdx.x / n_chunks / n_tiles;
     const i64 h = unit % p.n_heads, b = unit / p.n_heads;
     const i64 first_row = tile * TILE, my_row = first_row + warp * ROWS;
-    q += b * p.q_b + h * p.q_h;
-    k += b * p.k_b + h / p.group * p.k_h;
-    v += b * p.v_b + h / p.group * p.v_h + chunk * V_COLS;
+    q += p.q_at + b * p.q_b + h * p.q_h;
+    k += p.k_at + b * p.k_b + h / p.group * p.k_h;
+    v += p.v_at + b * p.v_b + h / p.group * p.v_h + chunk * V_COLS;
     if (mask) mask += b * p.mask_b + h * p.mask_h;
     const i64 n_cols = p.v_size - chunk * V_COLS;
 

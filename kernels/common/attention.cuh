@@ -14,6 +14,7 @@
 struct Attention
 {
     i64 n_heads, group, q_len, kv_len, size, v_size;
+    i64 q_at, k_at, v_at;  // first elements
     i64 q_b, q_h, q_s, k_b, k_h, k_s, v_b, v_h, v_s, y_b, y_h, y_s;
     i64 mask_b, mask_h, mask_q, mask_k, mask_keys;
     i64 causal, window, per_batch_offset, smooth;

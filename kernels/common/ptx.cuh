@@ -25,6 +25,14 @@ __device__ __forceinline__ unsigned short cvt_rn_f16_f64(double x)
     return r;
 }
 
+// 2^x to two units in the last place; subnormal results are 0.
+__device__ __forceinline__ float ex2_approx_ftz_f32(float x)
+{
+    float r;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+    return r;
+}
+
 #if __CUDA_ARCH__ >= 800
 __device__ __forceinline__ unsigned short cvt_rn_bf16_f32(float x)
 {
@@ -37,6 +45,21 @@ __device__ __forceinline__ unsigned short cvt_rn_bf16_f32(float x)
 __device__ __forceinline__ void cp_async_16(unsigned s_addr, const void* g, unsigned n_bytes)
 {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(s_addr), "l"(g), "r"(n_bytes) : "memory");
+}
+
+// Two numbers in one word, the first one in the lower half.
+__device__ __forceinline__ unsigned cvt_rn_f16x2_f32(float low, float high)
+{
+    unsigned r;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
+    return r;
+}
+
+__device__ __forceinline__ unsigned cvt_rn_bf16x2_f32(float low, float high)
+{
+    unsigned r;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
+    return r;
 }
 
 __device__ __forceinline__ void cp_async_commit_group()

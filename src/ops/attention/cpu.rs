@@ -72,7 +72,8 @@ impl CpuStep for AttentionStep {
         let g = &self.g;
         let n = |i: usize| self.desc(i).map_or(0, TensorDesc::numel);
         // SAFETY: the caller gives addresses of the tensors that the step was made for.
-        let (q, k, v) = unsafe { (slice(args, 0, n(0)), slice(args, 1, n(1)), slice(args, 2, n(2))) };
+        let data: [&[f32]; 3] = unsafe { [slice(args, 0, n(0)), slice(args, 1, n(1)), slice(args, 2, n(2))] };
+        let [q, k, v] = [0, 1, 2].map(|i| data[g.sources[i]].get(g.firsts[i]..).unwrap_or(&[]));
         // SAFETY: as above.
         let (lengths, offsets) = unsafe { (self.ints(args, LENGTHS), self.ints(args, OFFSETS)) };
         // SAFETY: as above.

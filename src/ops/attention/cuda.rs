@@ -1,16 +1,22 @@
-//! CUDA: `attention_tile.cu` (a tile of queries a block) and `attention_row.cu` (a query a block, for few queries and for
-//! scores as an output). Both take any size; a tactic for changing shapes has both and chooses at each shape.
+//! CUDA: `attention_mma_sm80.cu` (`mma.rs`, tensor cores) for f16 and bf16, `attention_tile.cu` (a tile of queries a block)
+//! and `attention_row.cu` (a query a block, for few queries and for scores as an output). The last two take any size; a
+//! tactic for changing shapes has them behind its own kernel and chooses at each shape.
 
 use super::eval::lowest;
+use super::mma::{self, Variant};
 use super::{Attention, Causal, Geometry, LENGTHS, MASK, OFFSETS, SINKS, Scores};
 use crate::base::{DType, Result};
+use crate::device::DeviceProps;
 use crate::ops::{
     Arg, KernelSpec, Launch, Problem, StepProgram, Tactic, TacticOptions, TacticSource, cuda_type, i64_struct,
 };
-use crate::ensure;
+use crate::{bail, ensure};
 
 const TILE: i64 = 0;
 const ROW: i64 = 1;
+const MMA: i64 = 2;
+/// Variants of the fast kernel that are timed.
+const OFFERED: usize = 4;
 const WARPS: usize = 4;
 /// Queries from which on a tile pays.
 const TILE_FROM: usize = 8;
@@ -45,75 +51,152 @@ fn columns(v_size: usize, most: usize) -> usize {
     v_size.clamp(1, most).next_multiple_of(32).next_power_of_two().min(most)
 }
 
-pub fn tactics(op: &Attention, p: &Problem, opt: &TacticOptions) -> Vec<Tactic> {
+/// A kernel of a tactic, for the shapes that it serves.
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    /// Queries of a warp, columns of v.
+    Tile(usize, usize),
+    Row(usize),
+    Mma(Variant),
+}
+
+/// Parameters of a part: its mode and the kernel's own.
+const N_PARAMS: usize = 1 + mma::N_PARAMS;
+
+impl Part {
+    fn name(&self) -> String {
+        match self {
+            Part::Tile(rows, cols) => format!("tile{}x{cols}", rows * WARPS),
+            Part::Row(cols) => format!("row{cols}"),
+            Part::Mma(v) => v.name(),
+        }
+    }
+
+    fn specs(&self, op: &Attention, p: &Problem, g: &Geometry) -> Vec<KernelSpec> {
+        match self {
+            Part::Tile(rows, cols) => vec![spec(op, p, g, TILE, *rows, *cols)],
+            Part::Row(cols) => vec![spec(op, p, g, ROW, 1, *cols)],
+            Part::Mma(v) => v.specs(op, p, g),
+        }
+    }
+
+    fn params(&self) -> [i64; N_PARAMS] {
+        let mut all = [0; N_PARAMS];
+        match self {
+            Part::Tile(rows, cols) => all[..3].copy_from_slice(&[TILE, *rows as i64, *cols as i64]),
+            Part::Row(cols) => all[..3].copy_from_slice(&[ROW, 1, *cols as i64]),
+            Part::Mma(v) => {
+                all[0] = MMA;
+                all[1..].copy_from_slice(&v.params());
+            }
+        }
+        all
+    }
+
+    fn of_params(params: &[i64]) -> Option<Part> {
+        let (rows, cols) = (params[1], params[2]);
+        let sound = (1..=64).contains(&rows) && (32..=256).contains(&cols);
+        match params[0] {
+            TILE if sound => Some(Part::Tile(rows as usize, cols as usize)),
+            ROW if sound => Some(Part::Row(cols as usize)),
+            MMA => Variant::of_params(&params[1..]).map(Part::Mma),
+            _ => None,
+        }
+    }
+
+    /// Whether the part may run the problem, and is meant for it.
+    fn serves(&self, op: &Attention, g: &Geometry) -> bool {
+        let has_scores = op.scores != Scores::None;
+        match self {
+            Part::Mma(v) => !has_scores && v.serves(op, g),
+            Part::Tile(..) => !has_scores && g.q_len >= TILE_FROM,
+            Part::Row(_) => true,
+        }
+    }
+
+    fn n_kernels(&self) -> usize {
+        match self {
+            Part::Mma(v) => v.n_kernels(),
+            _ => 1,
+        }
+    }
+}
+
+pub fn tactics(op: &Attention, p: &Problem, dev: &DeviceProps, opt: &TacticOptions) -> Vec<Tactic> {
     let Ok(g) = Geometry::new(op, p) else { return vec![] };
     let wide = g.dtype == DType::F64;
-    // (mode, queries of a warp, columns of v)
-    let tile = (TILE, if wide { 4 } else { 8 }, columns(g.v_size, if wide { 64 } else { 128 }));
-    let row = (ROW, 1, columns(g.v_size, 256));
-    let tactic = |parts: &[(i64, usize, usize)]| {
-        let name = parts.iter().map(|(mode, rows, cols)| match *mode {
-            TILE => format!("tile{}x{cols}", rows * WARPS),
-            _ => format!("row{cols}"),
-        });
+    let tile = Part::Tile(if wide { 4 } else { 8 }, columns(g.v_size, if wide { 64 } else { 128 }));
+    let row = Part::Row(columns(g.v_size, 256));
+    let tactic = |parts: &[Part]| {
+        let names: Vec<String> = parts.iter().map(Part::name).collect();
         Tactic {
-            name: format!("attention/{}_{}", name.collect::<Vec<_>>().join("_"), g.dtype),
+            name: format!("attention/{}_{}", names.join("_"), g.dtype),
             source: TacticSource::Kernels,
-            kernels: parts.iter().map(|(mode, rows, cols)| spec(op, p, &g, *mode, *rows, *cols)).collect(),
-            params: parts.iter().flat_map(|(mode, rows, cols)| [*mode, *rows as i64, *cols as i64]).collect(),
+            kernels: parts.iter().flat_map(|part| part.specs(op, p, &g)).collect(),
+            params: parts.iter().flat_map(|part| part.params()).collect(),
         }
     };
     if op.scores != Scores::None {
         return vec![tactic(&[row])];
     }
+    let fast = mma::variants(op, &g, dev).into_iter().take(opt.max_candidates().min(OFFERED)).map(Part::Mma);
+    let mut list: Vec<Tactic> = match opt.dynamic {
+        true => fast.map(|part| tactic(&[part, tile, row])).collect(),
+        false => fast.map(|part| tactic(&[part])).collect(),
+    };
+    if !list.is_empty() {
+        return list;
+    }
     if opt.dynamic {
         return vec![tactic(&[tile, row])];
     }
-    match g.q_len {
-        0..TILE_FROM => vec![tactic(&[row])],
-        _ => vec![tactic(&[tile]), tactic(&[row])],
+    if g.q_len >= TILE_FROM {
+        list.push(tactic(&[tile]));
     }
+    list.push(tactic(&[row]));
+    list
 }
 
-pub fn program(op: &Attention, tactic: &Tactic, p: &Problem) -> Result<StepProgram> {
+pub fn program(op: &Attention, tactic: &Tactic, p: &Problem, dev: &DeviceProps) -> Result<StepProgram> {
     let g = Geometry::new(op, p)?;
-    let kernels: Vec<&[i64]> = tactic.params.chunks_exact(3).collect();
-    let sound = |k: &&[i64]| (1..=64).contains(&k[1]) && (32..=256).contains(&k[2]);
-    ensure!(
-        !kernels.is_empty() && kernels.len() == tactic.kernels.len() && kernels.iter().all(sound),
-        CorruptData,
-        "tactic {} has parameters out of range",
-        tactic.name
-    );
-    let has_scores = op.scores != Scores::None;
+    let parts: Option<Vec<Part>> = tactic.params.chunks(N_PARAMS).map(|c| if c.len() == N_PARAMS { Part::of_params(c) } else { None }).collect();
+    let parts = parts.filter(|parts| !parts.is_empty() && parts.iter().map(Part::n_kernels).sum::<usize>() == tactic.kernels.len());
+    let Some(parts) = parts else { bail!(CorruptData, "tactic {} has parameters out of range", tactic.name) };
     if p.outputs.iter().all(|o| o.numel() == 0) {
         return Ok(StepProgram::default());
     }
-    let wanted = if g.q_len < TILE_FROM || has_scores { ROW } else { TILE };
-    let at = kernels.iter().position(|k| k[0] == wanted).unwrap_or(0);
-    let [mode, rows, cols] = kernels[at] else { unreachable!("chunks of three") };
-    let (rows, cols) = (*rows as usize, *cols as usize);
-    let n_chunks = g.v_size.div_ceil(cols).max(1);
-    let n_tiles = g.q_len.div_ceil(if *mode == TILE { rows * WARPS } else { 1 });
-    let grid = g.batch as u128 * g.q_heads as u128 * n_tiles as u128 * n_chunks as u128;
-    ensure!(grid <= i32::MAX as u128, Unsupported, "attention over {} queries is more than one launch takes", g.q_len);
-    let mask = g.mask.map_or(([0; 4], 0), |m| (m.strides, m.n_keys));
-    let causal = Causal::ALL.iter().position(|c| *c == op.causal).unwrap_or(0);
-    let sizes = [g.q_heads, g.group(), g.q_len, g.kv_len, g.size, g.v_size];
-    let strides = [g.q, g.k, g.v, g.y].concat();
-    let numbers = sizes.into_iter().chain(strides).chain(mask.0).chain([mask.1, causal]).map(|v| v as i64);
-    let numbers = numbers.chain([op.window, !g.shared_offset as i64, op.smooth as i64]);
+    // A tile alone serves few queries too; scores as an output need the kernel that writes them.
+    let is_last = |part: &&Part| op.scores == Scores::None && matches!(part, Part::Tile(..));
+    let chosen = parts.iter().find(|part| part.serves(op, &g)).or_else(|| parts.iter().find(is_last));
+    let Some(part) = chosen else { bail!(Unsupported, "tactic {} does not serve operands of these sizes", tactic.name) };
+    let at = parts.iter().take_while(|other| !std::ptr::eq(*other, part)).map(Part::n_kernels).sum();
+
     let given = |i: usize| if p.input(i).is_some() { Arg::In(i) } else { Arg::Null };
-    let mut args = vec![Arg::In(0), Arg::In(1), Arg::In(2)];
+    let mut args = g.sources.map(Arg::In).to_vec();
     args.extend([MASK, LENGTHS, OFFSETS, SINKS].map(given));
     args.push(Arg::Out(0));
-    if *mode == ROW {
-        args.push(if has_scores { Arg::Out(1) } else { Arg::Null });
+    let mask = g.mask.map_or(([0; 4], g.kv_len), |m| (m.strides, m.n_keys));
+    let causal = Causal::ALL.iter().position(|c| *c == op.causal).unwrap_or(0);
+    let sizes = [g.q_heads, g.group(), g.q_len, g.kv_len, g.size, g.v_size];
+    let strides = [g.firsts, g.q, g.k, g.v, g.y].concat();
+    let numbers = sizes.into_iter().chain(strides).chain(mask.0).chain([mask.1, causal]).map(|v| v as i64);
+    let numbers = i64_struct(numbers.chain([op.window, !g.shared_offset as i64, op.smooth as i64]));
+    let (mode, rows, cols) = match part {
+        Part::Mma(v) => return Ok(v.program(op, &g, dev, at, args, numbers)),
+        Part::Tile(rows, cols) => (TILE, rows * WARPS, *cols),
+        Part::Row(cols) => (ROW, 1, *cols),
+    };
+    let n_chunks = g.v_size.div_ceil(cols).max(1);
+    let n_tiles = g.q_len.div_ceil(rows);
+    let grid = g.batch as u128 * g.q_heads as u128 * n_tiles as u128 * n_chunks as u128;
+    ensure!(grid <= i32::MAX as u128, Unsupported, "attention over {} queries is more than one launch takes", g.q_len);
+    if mode == ROW {
+        args.push(if op.scores != Scores::None { Arg::Out(1) } else { Arg::Null });
     }
-    args.push(i64_struct(numbers));
+    args.push(numbers);
     let ty = acc(g.dtype);
     args.extend([float(ty, op.scale_for(g.size)), float(ty, op.softcap as f64), float(ty, lowest(g.dtype))]);
-    if *mode == TILE {
+    if mode == TILE {
         args.push(Arg::I64(n_tiles as i64));
     }
     args.push(Arg::I64(n_chunks as i64));

@@ -26,7 +26,8 @@ pub(super) fn eval(op: &Attention, cx: &EvalCx<'_>) -> Result<Vec<Tensor>> {
     for out in &p.outputs {
         crate::base::tensor::checked_bytes(DType::F64, &out.dims)?;
     }
-    let (q, k, v) = (cx.input(0)?.to_f64s(), cx.input(1)?.to_f64s(), cx.input(2)?.to_f64s());
+    let data = (0..3).map(|i| Ok(cx.opt(i).map(|t| t.to_f64s()).unwrap_or_default())).collect::<Result<Vec<_>>>()?;
+    let [q, k, v] = [0, 1, 2].map(|i| data[g.sources[i]].get(g.firsts[i]..).unwrap_or(&[]));
     let mask = cx.opt(MASK).map(|t| t.to_f64s());
     let lengths = cx.opt(LENGTHS).map(|t| t.to_i64s());
     let offsets = cx.opt(OFFSETS).map(|t| t.to_i64s());

@@ -1,6 +1,6 @@
 //! An attention problem at concrete sizes, with the strides of every operand.
 
-use super::{Attention, Causal, MASK, OFFSETS};
+use super::{Attention, Causal, MASK, OFFSETS, Packed};
 use crate::base::{DType, Result};
 use crate::ops::{Problem, TensorDesc};
 use crate::{ensure, err};
@@ -21,6 +21,9 @@ pub struct Geometry {
     pub size: usize,
     /// Elements of a head of v.
     pub v_size: usize,
+    /// Inputs that q, k and v lie in, and their first elements there.
+    pub sources: [usize; 3],
+    pub firsts: [usize; 3],
     pub q: Strides,
     pub k: Strides,
     pub v: Strides,
@@ -53,22 +56,47 @@ fn operand(t: &TensorDesc, heads: i64) -> Result<([usize; 4], Strides)> {
     }
 }
 
+/// The same of operands that lie side by side, and their first elements.
+fn side_by_side<const N: usize>(t: &TensorDesc, heads: [i64; N]) -> Result<[([usize; 4], Strides, usize); N]> {
+    let all = heads.iter().try_fold(0i64, |a, h| a.checked_add(*h)).filter(|_| heads.iter().all(|h| *h > 0));
+    let all = all.filter(|_| t.dims.len() == 3).ok_or_else(|| err!(InvalidArgument, "{t} does not hold {heads:?} heads"))?;
+    let ([b, _, s, d], strides) = operand(t, all)?;
+    let mut first = 0;
+    Ok(heads.map(|h| {
+        let part = ([b, h as usize, s, d], strides, first);
+        first += h as usize * d;
+        part
+    }))
+}
+
 impl Geometry {
     pub fn new(op: &Attention, p: &Problem) -> Result<Geometry> {
         let input = |i: usize| p.input(i).ok_or_else(|| err!(InvalidArgument, "input {i} is missing"));
-        let (q, k, v) = (input(0)?, input(1)?, input(2)?);
-        let ([batch, q_heads, q_len, size], qs) = operand(q, op.q_heads)?;
-        let ([kb, kv_heads, kv_len, ks], k_strides) = operand(k, op.kv_heads)?;
-        let ([vb, v_heads, v_len, v_size], v_strides) = operand(v, op.kv_heads)?;
+        let q = input(0)?;
+        let alone = |i: usize, heads: i64| operand(input(i)?, heads).map(|(dims, strides)| (dims, strides, 0));
+        let (parts, sources) = match op.packed {
+            Packed::Qkv => (side_by_side(q, [op.q_heads, op.kv_heads, op.kv_heads])?, [0, 0, 0]),
+            Packed::Kv => {
+                let [k, v] = side_by_side(input(1)?, [op.kv_heads; 2])?;
+                ([alone(0, op.q_heads)?, k, v], [0, 1, 1])
+            }
+            Packed::No => ([alone(0, op.q_heads)?, alone(1, op.kv_heads)?, alone(2, op.kv_heads)?], [0, 1, 2]),
+        };
+        let [([batch, q_heads, q_len, size], qs, q_at), k_part, v_part] = parts;
+        let ([kb, kv_heads, kv_len, ks], k_strides, k_at) = k_part;
+        let ([vb, v_heads, v_len, v_size], v_strides, v_at) = v_part;
         ensure!(
             [kb, vb] == [batch; 2] && ks == size && v_heads == kv_heads && v_len == kv_len,
             InvalidArgument,
-            "operands {q}, {k} and {v} do not fit together"
+            "q {:?}, k {:?} and v {:?} do not fit together",
+            parts[0].0,
+            k_part.0,
+            v_part.0
         );
         ensure!(kv_heads > 0 && q_heads % kv_heads == 0, InvalidArgument, "{q_heads} heads share {kv_heads}");
-        let y = match q.dims.len() {
-            3 => [q_len * q_heads * v_size, v_size, q_heads * v_size],
-            _ => [q_heads * q_len * v_size, q_len * v_size, v_size],
+        let y = match op.gives_rows(q.dims.len()) {
+            true => [q_len * q_heads * v_size, v_size, q_heads * v_size],
+            false => [q_heads * q_len * v_size, q_len * v_size, v_size],
         };
         let full = [batch, q_heads, q_len, kv_len];
         let mask = p.input(MASK).map(|m| mask(op, m, full)).transpose()?;
@@ -83,6 +111,8 @@ impl Geometry {
             kv_len,
             size,
             v_size,
+            sources,
+            firsts: [q_at, k_at, v_at],
             q: qs,
             k: k_strides,
             v: v_strides,

@@ -4,7 +4,8 @@
 //! entry), optional offsets (position of the first query among the keys, one for all or one a batch entry), optional
 //! sinks (one a head: a score that takes its share of the softmax and has no value). q, k and v each are
 //! [batch, heads, length, size] or [batch, length, heads * size]; k and v have the whole past in them. Several heads
-//! of q may share one of k and v, in order. A query that no key is left for gives zeros.
+//! of q may share one of k and v, in order. A query that no key is left for gives zeros. Operands of rank 3 may lie side
+//! by side in one: all three in operand 0, or k and v in operand 1; the places of the others are then empty.
 //!
 //! `onnx.rs` imports Attention, `contrib.rs` the forms of com.microsoft, `gqa.rs` its GroupQueryAttention.
 
@@ -15,6 +16,7 @@ mod eval;
 mod flex;
 mod geometry;
 mod gqa;
+mod mma;
 mod onnx;
 mod parts;
 
@@ -25,7 +27,7 @@ use crate::device::DeviceProps;
 use crate::ops::{
     CpuStep, EvalCx, HalfRole, InferCx, OnnxOp, OpDef, OpHome, PackCache, Problem, StepProgram, Tactic, TacticOptions,
 };
-use crate::{attr_enum, ensure, err, op_struct};
+use crate::{attr_enum, bail, ensure, err, op_struct};
 
 attr_enum! {
     /// What becomes of keys that lie behind the query's position.
@@ -55,6 +57,29 @@ attr_enum! {
     }
 }
 
+attr_enum! {
+    /// Operands that lie side by side, heads of q before those of k before those of v.
+    pub enum Packed {
+        No = "no",
+        /// Operand 0 is [batch, length, (heads of q + 2 * heads of k) * size]; 1 and 2 are absent.
+        Qkv = "qkv",
+        /// Operand 1 is [batch, length, 2 * heads of k * size]; 2 is absent.
+        Kv = "kv",
+    }
+}
+
+attr_enum! {
+    /// The form of the output.
+    pub enum Output {
+        /// That of q.
+        Like = "like",
+        /// [batch, heads, length, size].
+        Heads = "heads",
+        /// [batch, length, heads * size].
+        Rows = "rows",
+    }
+}
+
 op_struct! {
     /// See the module's text.
     pub struct Attention {
@@ -73,6 +98,8 @@ op_struct! {
         /// A sink of score 0 for all heads, where there is no operand for it.
         pub smooth: bool,
         pub scores: Scores,
+        pub packed: Packed,
+        pub output: Output,
     }
 }
 
@@ -118,6 +145,17 @@ impl Attention {
             pad_mask: false,
             smooth: false,
             scores: Scores::None,
+            packed: Packed::No,
+            output: Output::Like,
+        }
+    }
+
+    /// The output is [batch, length, heads * size], for a q of this rank.
+    pub fn gives_rows(&self, q_rank: usize) -> bool {
+        match self.output {
+            Output::Like => q_rank == 3,
+            Output::Heads => false,
+            Output::Rows => true,
         }
     }
 
@@ -150,6 +188,15 @@ fn as_heads(what: &str, shape: &Shape, heads: i64) -> Result<[Dim; 4]> {
     }
 }
 
+/// [batch, heads, length, size] of each of the `heads` that lie side by side in an operand of rank 3.
+fn side_by_side<const N: usize>(what: &str, shape: &Shape, heads: [i64; N]) -> Result<[[Dim; 4]; N]> {
+    ensure!(shape.rank() == 3, InvalidArgument, "{what}: expected rank 3, got {shape}");
+    let all = heads.iter().try_fold(0i64, |a, h| a.checked_add(*h)).filter(|_| heads.iter().all(|h| *h > 0));
+    let all = all.ok_or_else(|| err!(InvalidArgument, "{what} of shape {shape} needs the numbers of its heads, got {heads:?}"))?;
+    let [b, _, s, size] = as_heads(what, shape, all)?;
+    Ok(heads.map(|h| [b.clone(), Dim::from(h), s.clone(), size.clone()]))
+}
+
 /// Fails when both are numbers and differ.
 fn same(what: &str, a: &Dim, b: &Dim) -> Result<()> {
     let differ = matches!((a.as_const(), b.as_const()), (Some(a), Some(b)) if a != b);
@@ -159,15 +206,38 @@ fn same(what: &str, a: &Dim, b: &Dim) -> Result<()> {
 
 impl OpDef for Attention {
     fn infer(&self, cx: &InferCx<'_>) -> Result<Vec<Fact>> {
-        cx.arity(3, 7)?;
+        let n = cx.n_inputs();
+        ensure!((1..=7).contains(&n), InvalidArgument, "expected 1 to 7 inputs, got {n}");
         let dtype = cx.float(0)?;
-        let (q, k, v) = (cx.input(0)?, cx.input(1)?, cx.input(2)?);
-        for (i, f) in [k, v].into_iter().enumerate() {
-            ensure!(f.dtype == dtype, InvalidArgument, "input {}: expected {dtype} as q is, got {f}", i + 1);
+        let n_read = match self.packed {
+            Packed::Qkv => 1,
+            Packed::Kv => 2,
+            Packed::No => 3,
+        };
+        for i in 0..3 {
+            match (i < n_read, cx.opt(i)) {
+                (true, _) => {
+                    let f = cx.input(i)?;
+                    ensure!(f.dtype == dtype, InvalidArgument, "input {i}: expected {dtype} as q is, got {f}");
+                }
+                (false, Some(f)) => bail!(InvalidArgument, "input {i}: {f} is given, and is packed with another"),
+                (false, None) => {}
+            }
         }
-        let [b, q_heads, q_len, size] = as_heads("q", &q.shape, self.q_heads)?;
-        let [kb, kv_heads, kv_len, k_size] = as_heads("k", &k.shape, self.kv_heads)?;
-        let [vb, v_heads, v_len, v_size] = as_heads("v", &v.shape, self.kv_heads)?;
+        let q = cx.input(0)?;
+        let (nq, nkv) = (self.q_heads, self.kv_heads);
+        let [[b, q_heads, q_len, size], [kb, kv_heads, kv_len, k_size], [vb, v_heads, v_len, v_size]] = match self.packed {
+            Packed::Qkv => side_by_side("q, k and v", &q.shape, [nq, nkv, nkv])?,
+            Packed::Kv => {
+                let [k, v] = side_by_side("k and v", &cx.input(1)?.shape, [nkv, nkv])?;
+                [as_heads("q", &q.shape, nq)?, k, v]
+            }
+            Packed::No => [
+                as_heads("q", &q.shape, nq)?,
+                as_heads("k", &cx.input(1)?.shape, nkv)?,
+                as_heads("v", &cx.input(2)?.shape, nkv)?,
+            ],
+        };
         same("batch sizes of q and k", &b, &kb)?;
         same("batch sizes of q and v", &b, &vb)?;
         same("head sizes of q and k", &size, &k_size)?;
@@ -219,9 +289,9 @@ impl OpDef for Attention {
             ensure!(f.dtype == dtype && f.rank() == 1, InvalidArgument, "sinks: expected {dtype} of rank 1, got {f}");
             same("the number of sinks and the heads of q", &f.shape[0], &q_heads)?;
         }
-        let y = match q.rank() {
-            3 => vec![b.clone(), q_len.clone(), &q_heads * &v_size],
-            _ => vec![b.clone(), q_heads.clone(), q_len.clone(), v_size],
+        let y = match self.gives_rows(q.rank()) {
+            true => vec![b.clone(), q_len.clone(), &q_heads * &v_size],
+            false => vec![b.clone(), q_heads.clone(), q_len.clone(), v_size],
         };
         let mut out = vec![Fact::new(dtype, y)];
         if self.scores != Scores::None {
@@ -238,12 +308,12 @@ impl OpDef for Attention {
         cpu::step(self, p)
     }
 
-    fn cuda_tactics(&self, p: &Problem, _dev: &DeviceProps, opt: &TacticOptions) -> Vec<Tactic> {
-        cuda::tactics(self, p, opt)
+    fn cuda_tactics(&self, p: &Problem, dev: &DeviceProps, opt: &TacticOptions) -> Vec<Tactic> {
+        cuda::tactics(self, p, dev, opt)
     }
 
-    fn cuda_program(&self, tactic: &Tactic, p: &Problem, _dev: &DeviceProps) -> Result<StepProgram> {
-        cuda::program(self, tactic, p)
+    fn cuda_program(&self, tactic: &Tactic, p: &Problem, dev: &DeviceProps) -> Result<StepProgram> {
+        cuda::program(self, tactic, p, dev)
     }
 
     /// Scores and their sums are in f32, and so is a mask; the sinks are of the operands' type.

@@ -4,7 +4,7 @@
 use super::{Case, ints};
 use crate::ops::steps::random;
 use sinter::base::{DType, Tensor};
-use sinter::ops::attention::{Attention, Causal, Scores};
+use sinter::ops::attention::{Attention, Causal, Output, Packed, Scores};
 use sinter::ops::cache_update::CacheUpdate;
 use sinter::ops::linear_attention::LinearAttention;
 use sinter::ops::rotary::Rotary;
@@ -112,6 +112,83 @@ fn attention(out: &mut Vec<Case>) {
     }
 }
 
+/// Operands side by side in one, and outputs in either form.
+fn side_by_side(out: &mut Vec<Case>) {
+    let sizes: [Sizes; 4] =
+        [[2, 3, 3, 5, 5, 8, 8], [1, 4, 2, 37, 37, 24, 24], [2, 4, 1, 1, 1, 64, 64], [1, 2, 2, 70, 70, 32, 32]];
+    for [b, h, n, s, _, e, _] in sizes {
+        for d in FLOATS {
+            for output in Output::ALL {
+                let op = Attention { q_heads: h as i64, kv_heads: n as i64, output: *output, ..Attention::plain() };
+                let name = format!("{} {d}{:?}", output.name(), [b, h, n, s, e]);
+                let qkv = Attention { packed: Packed::Qkv, causal: Causal::Exclude, ..op.clone() };
+                let x = Some(random(d, &[b, s, (h + 2 * n) * e], 1));
+                out.push(Case::new(format!("packed {name}"), qkv.clone(), vec![x.clone()]).within(tolerance(d)));
+                let mask = Some(random(DType::F32, &[b, 1, 1, s], 9));
+                let masked = Attention { causal: Causal::No, ..qkv };
+                out.push(Case::new(format!("packed, masked {name}"), masked, vec![x, None, None, mask]).within(tolerance(d)));
+                let kv = Attention { packed: Packed::Kv, ..op.clone() };
+                let q3 = Some(random(d, &[b, s, h * e], 1));
+                let q4 = Some(random(d, &[b, h, s, e], 1));
+                let x = Some(random(d, &[b, s + 3, 2 * n * e], 2));
+                out.push(Case::new(format!("packed keys {name}"), kv.clone(), vec![q3, x.clone()]).within(tolerance(d)));
+                out.push(Case::new(format!("packed keys, q by heads {name}"), kv, vec![q4, x]).within(tolerance(d)));
+                let operands = vec![
+                    Some(random(d, &[b, h, s, e], 1)),
+                    Some(random(d, &[b, s, n * e], 2)),
+                    Some(random(d, &[b, n, s, e], 3)),
+                ];
+                out.push(Case::new(format!("mixed forms {name}"), op, operands).within(tolerance(d)));
+            }
+        }
+    }
+}
+
+/// Sizes at the edges of the tiles of tensor cores, with all that scores go through.
+fn tiles(out: &mut Vec<Case>) {
+    let sizes: [Sizes; 10] = [
+        [1, 1, 1, 128, 128, 64, 64],
+        [1, 2, 1, 129, 200, 80, 80],
+        [1, 1, 1, 33, 65, 96, 96],
+        [1, 1, 1, 64, 257, 128, 128],
+        [2, 4, 2, 1, 520, 128, 128],
+        [1, 8, 1, 2, 300, 64, 40],
+        [3, 3, 3, 49, 49, 32, 32],
+        [1, 1, 1, 16, 31, 48, 8],
+        [1, 1, 1, 20, 70, 256, 256],
+        [1, 1, 1, 197, 197, 64, 64],
+    ];
+    for s in sizes {
+        let [b, h, n, len, t, ..] = s;
+        for d in [DType::F16, DType::BF16] {
+            for rows in [false, true] {
+                let op = Attention { q_heads: h as i64, kv_heads: n as i64, ..Attention::plain() };
+                let mut add = |what: &str, op: Attention, more: Vec<Option<Tensor>>| {
+                    let mut inputs = qkv(d, s, rows);
+                    inputs.extend(more);
+                    out.push(Case::new(format!("{what} {d} rows {rows} {s:?}"), op, inputs).within(tolerance(d)));
+                };
+                add("tiles", op.clone(), vec![]);
+                let causal = Attention { causal: Causal::Exclude, window: 40, ..op.clone() };
+                let lengths: Vec<i64> = (0..b as i64).map(|i| t as i64 - 3 * i).collect();
+                add("window", causal.clone(), vec![None, ints(&lengths), ints(&[(t - len.min(t)) as i64])]);
+                add("sinks", Attention { window: 0, ..causal }, vec![None, None, None, Some(random(d, &[h], 7))]);
+                add("cap", Attention { softcap: 1.5, scale: Some(0.5), ..op.clone() }, vec![]);
+                let lowest = Attention { causal: Causal::Lowest, ..op.clone() };
+                add("lowest", lowest.clone(), vec![]);
+                add("lowest, masked", lowest, vec![bools(&[b, 1, 1, t])]);
+                for (name, shape) in [("keys", vec![b, 1, 1, t]), ("full", vec![h, len, t]), ("queries", vec![len, 1])] {
+                    add(&format!("bools of {name}"), op.clone(), vec![bools(&shape)]);
+                    add(&format!("mask of {name}"), op.clone(), vec![Some(random(d, &shape, 9))]);
+                    let least: Vec<f32> = (0..shape.iter().product()).map(|i| if i % 3 == 0 { f32::MIN } else { 0.0 }).collect();
+                    add(&format!("least of {name}"), op.clone(), vec![Some(Tensor::from_slice(&shape, &least))]);
+                }
+                add("all least", op, vec![Some(Tensor::from_slice(&[1], &[f32::MIN]))]);
+            }
+        }
+    }
+}
+
 fn rotary(out: &mut Vec<Case>) {
     for d in FLOATS {
         for interleaved in [false, true] {
@@ -186,6 +263,8 @@ fn linear(out: &mut Vec<Case>) {
 pub fn cases() -> Vec<Case> {
     let mut out = Vec::new();
     attention(&mut out);
+    side_by_side(&mut out);
+    tiles(&mut out);
     rotary(&mut out);
     cache(&mut out);
     linear(&mut out);
