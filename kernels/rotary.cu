@@ -22,6 +22,8 @@ struct Rotary
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_X* x, const T_X* cos, const T_X* sin, const T_POSITION* positions, T_X* y, const Rotary p)
 {
+    griddepcontrol_launch_dependents();
+    griddepcontrol_wait();
     typedef typename Acc<T_X>::type A;
     const i64 half = p.dim / 2;
     for (i64 i = (i64)blockIdx.x * THREADS + threadIdx.x; i < p.n; i += (i64)gridDim.x * THREADS) {

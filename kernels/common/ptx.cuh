@@ -96,7 +96,8 @@ __device__ __forceinline__ void mma_m16n8k16_bf16(float (&d)[4], const unsigned 
 //           launched this way, so in every kernel compiled from it no thread reads what another kernel may write, or writes
 //           global memory, before it has called griddepcontrol_wait or passed a barrier behind a thread that has; and each
 //           block calls it before it ends. Before the wait: barriers and tensor maps set up, indices computed, and weights
-//           read where the host knows that the operand is a constant of the engine (a define says so).
+//           read where the host knows that the operand is a constant of the engine (a define says so). No pointer is
+//           __restrict__ and nothing is read by __ldg: the compiler would be free to read before the wait.
 // Use       griddepcontrol_launch_dependents first thing, griddepcontrol_wait before the first access. Call
 //           launch_dependents later where blocks of the next kernel would take room from this one's that still wait.
 // Notes     Nothing on older architectures.
