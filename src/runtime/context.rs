@@ -6,12 +6,14 @@
 
 use super::exec::StepExec;
 use super::dynamic::State;
+use super::ready::Ready;
 use super::replay::{Replays, pays};
 use crate::base::{DType, Result, Tensor};
 use crate::device::{Buffer, CopyKind, DeviceRef, RawEvent, RawStream};
 use crate::engine::Engine;
+use crate::ops::TensorDesc;
 use crate::plan::profile::bind_shape;
-use crate::plan::{Profile, ShapePlan, StepKind, shapes};
+use crate::plan::{Profile, ShapePlan, shapes};
 use crate::{bail, ensure, err, internal};
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -38,6 +40,22 @@ pub(super) struct OutputSlot {
     /// Bytes that the address has room for, when they were told.
     pub capacity: Option<usize>,
     pub allocator: Option<Arc<dyn OutputAllocator>>,
+}
+
+/// The address bound to a tensor, when it can be one: not missing, and aligned for what reads it.
+pub(super) fn check_address(on_gpu: bool, name: &str, desc: &TensorDesc, address: Option<u64>) -> Result<u64> {
+    // Kernels on a GPU read and write 16 bytes at once.
+    let align = if on_gpu { 16 } else { desc.dtype.size() as u64 };
+    match address {
+        None => Err(err!(InvalidState, "tensor {name:?} has no memory bound to it")),
+        Some(0) if desc.bytes() > 0 => Err(err!(InvalidState, "tensor {name:?} is bound to NULL and has {desc}")),
+        Some(a) if a % align != 0 => Err(err!(
+            InvalidArgument,
+            "tensor {name:?} of {}: address {a:#x} is not a multiple of {align}",
+            desc.dtype
+        )),
+        Some(a) => Ok(a),
+    }
 }
 
 /// The plan at one set of shapes, ready to run.
@@ -389,27 +407,8 @@ impl Context {
     fn make(&self, key: &[Vec<i64>], host_values: &[Arc<Tensor>]) -> Result<Bound> {
         let engine = &self.engine;
         let plan = &engine.plan;
-        let mut exec = Vec::new();
-        let shape = shapes::specialize(plan, key, host_values, |s, problem| {
-            let step = &plan.steps[s];
-            let StepKind::Device(tactic) = &step.kind else { return Err(internal!("step {s} runs on no device")) };
-            let node = plan.graph.node(step.node);
-            let packs = engine.pack_cache(plan, step.node);
-            let e = StepExec::new(&engine.device, node, tactic.as_ref(), problem, &engine.kernels, &packs)
-                .map_err(|e| e.context(format!("{} {:?}", node.op.name(), node.name)))?;
-            let bytes = e.workspace();
-            exec.push(e);
-            Ok(bytes)
-        })?;
-        let uploads = match shape.upload_bytes {
-            0 => None,
-            n => {
-                let b = Buffer::new(&engine.device, n)?;
-                // SAFETY: offsets and sizes are those that the block was sized for.
-                unsafe { engine.device.upload(shape.uploads.iter().map(|(at, t)| (b.ptr() + *at as u64, t.bytes())))? };
-                Some(b)
-            }
-        };
+        let ready = Ready::new(engine, plan, |each| shapes::specialize(plan, key, host_values, each))?;
+        let Ready { shape, exec, uploads } = ready;
         let names = shape.steps.iter().map(|s| plan.graph.node(plan.steps[s.step].node).name.clone()).collect();
         let replays = (engine.device.props().is_cuda() && pays(&exec)).then(Mutex::default);
         Ok(Bound {

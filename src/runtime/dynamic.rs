@@ -6,6 +6,7 @@
 //! elements back or counts the results of a node.
 
 use super::exec::{StepAddresses, StepExec, run_reference};
+use super::ready::Ready;
 use super::{LayerTimes, control};
 use crate::base::error::ResultExt;
 use crate::base::{Fact, Result, Tensor};
@@ -16,7 +17,7 @@ use crate::network::ValueId;
 use crate::network::eval::eval_node;
 use crate::ops::{CpuArgs, TensorDesc};
 use crate::plan::shapes::{External, specialize_stage};
-use crate::plan::{Loc, Plan, ShapePlan, Stage, StepKind};
+use crate::plan::{Loc, Plan, Stage, StepKind};
 use crate::{ensure, err, internal};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -69,12 +70,29 @@ impl Outputs for Inner {
     }
 }
 
-/// A stage at concrete shapes, ready to run.
-struct Ready {
-    key: Vec<(Vec<usize>, Option<Arc<Tensor>>)>,
-    shape: ShapePlan,
-    exec: Vec<StepExec>,
-    uploads: Option<Buffer>,
+/// What a stage was made ready for, of one value that it reads.
+struct Seen {
+    dims: Vec<usize>,
+    /// The elements, where the steps depend on them.
+    host: Option<Arc<Tensor>>,
+    on_device: bool,
+}
+
+impl Seen {
+    fn same(&self, other: &Seen) -> bool {
+        let host = match (&self.host, &other.host) {
+            (None, None) => true,
+            (Some(a), Some(b)) => a.same(b),
+            _ => false,
+        };
+        host && self.dims == other.dims && self.on_device == other.on_device
+    }
+}
+
+/// A stage at concrete shapes.
+struct Kept {
+    key: Vec<Seen>,
+    ready: Ready,
 }
 
 /// What a context keeps between executions.
@@ -83,7 +101,7 @@ pub(super) struct State {
     arena: Buffer,
     pool: Vec<Arc<Buffer>>,
     /// By plan and stage, in order of last use.
-    ready: HashMap<(u32, usize), Vec<Ready>>,
+    ready: HashMap<(u32, usize), Vec<Kept>>,
 }
 
 impl State {
@@ -283,17 +301,18 @@ impl Runner<'_> {
                 Some(t) => Fact::of_const(t.clone()),
                 None => Fact::new(var.desc.dtype, var.desc.dims.as_slice()),
             };
-            externals.push(External { fact, on_device: var.address.is_some() });
-            key.push((var.desc.dims.clone(), host));
+            let on_device = var.address.is_some();
+            externals.push(External { fact, on_device });
+            key.push(Seen { dims: var.desc.dims.clone(), host, on_device });
             env[v.idx()] = Some(var);
         }
-        let mut ready = self.take_ready(plan, k, stage, key, &externals)?;
-        let done = self.run_ready(plan, &mut ready, env, outputs, placed);
+        let mut stage = self.take_ready(plan, k, stage, key, &externals)?;
+        let done = self.run_ready(plan, &mut stage.ready, env, outputs, placed);
         let kept = self.state.ready.entry((plan.uid, k)).or_default();
         if kept.len() >= KEPT_SHAPES {
             kept.remove(0);
         }
-        kept.push(ready);
+        kept.push(stage);
         done
     }
 
@@ -303,42 +322,16 @@ impl Runner<'_> {
         plan: &Plan,
         k: usize,
         stage: &Stage,
-        key: Vec<(Vec<usize>, Option<Arc<Tensor>>)>,
+        key: Vec<Seen>,
         externals: &[External],
-    ) -> Result<Ready> {
+    ) -> Result<Kept> {
         let kept = self.state.ready.entry((plan.uid, k)).or_default();
-        let same = |a: &Option<Arc<Tensor>>, b: &Option<Arc<Tensor>>| match (a, b) {
-            (None, None) => true,
-            (Some(a), Some(b)) => a.same(b),
-            _ => false,
-        };
-        let found = kept.iter().rposition(|r| r.key.iter().zip(&key).all(|(a, b)| a.0 == b.0 && same(&a.1, &b.1)));
+        let found = kept.iter().rposition(|r| r.key.iter().zip(&key).all(|(a, b)| a.same(b)));
         if let Some(i) = found {
             return Ok(kept.remove(i));
         }
-        let engine = self.engine;
-        let mut exec = Vec::new();
-        let shape = specialize_stage(plan, stage, externals, |s, problem| {
-            let step = &plan.steps[s];
-            let StepKind::Device(tactic) = &step.kind else { return Err(internal!("step {s} runs on no device")) };
-            let node = plan.graph.node(step.node);
-            let packs = engine.pack_cache(plan, step.node);
-            let e = StepExec::new(&engine.device, node, tactic.as_ref(), problem, &engine.kernels, &packs)
-                .with_context(|| format!("{} {:?}", node.op.name(), node.name))?;
-            let bytes = e.workspace();
-            exec.push(e);
-            Ok(bytes)
-        })?;
-        let uploads = match shape.upload_bytes {
-            0 => None,
-            n => {
-                let b = Buffer::new(&engine.device, n)?;
-                // SAFETY: offsets and sizes are those that the block was sized for.
-                unsafe { engine.device.upload(shape.uploads.iter().map(|(at, t)| (b.ptr() + *at as u64, t.bytes())))? };
-                Some(b)
-            }
-        };
-        Ok(Ready { key, shape, exec, uploads })
+        let ready = Ready::new(self.engine, plan, |each| specialize_stage(plan, stage, externals, each))?;
+        Ok(Kept { key, ready })
     }
 
     fn run_ready(

@@ -7,18 +7,15 @@
 //! Errors are those of launching. What fails later on a CUDA device surfaces at the next synchronization; on a stream of
 //! the CPU device likewise.
 
-use super::context::{Bound, Context};
-use super::exec::{StepAddresses, StepExec, run_reference};
-use super::replay::{Cut, Range, Segment, cut, is_recordable};
+use super::context::{Bound, Context, check_address};
+use super::exec::{StepExec, run_reference};
+use super::replay::{Range, Recorder, Segment};
 use crate::base::Result;
 use crate::device::cpu::CpuDevice;
-use crate::device::cuda::CudaDevice;
-use crate::device::cuda::graph::{GraphBuilder, GraphExec};
 use crate::device::{Buffer, CopyKind, DeviceRef, RawEvent, RawStream};
 use crate::engine::Engine;
 use crate::ops::CpuArgs;
 use crate::plan::{Loc, StepKind};
-use crate::{ensure, err};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Instant;
@@ -27,17 +24,17 @@ use std::time::Instant;
 const MAX_OPERANDS: usize = 64;
 
 /// Base addresses of one execution.
-struct Bases<'a> {
+pub(super) struct Bases<'a> {
     engine: &'a Engine,
     inputs: &'a [u64],
-    outputs: &'a [u64],
-    arena: u64,
+    pub outputs: &'a [u64],
+    pub arena: u64,
     uploads: u64,
 }
 
 impl Bases<'_> {
     #[inline]
-    fn resolve(&self, l: Loc) -> Result<u64> {
+    pub fn resolve(&self, l: Loc) -> Result<u64> {
         Ok(match l {
             Loc::None => 0,
             Loc::Input(i) => self.inputs[i],
@@ -51,7 +48,7 @@ impl Bases<'_> {
 }
 
 /// Addresses of a step's operands, without allocation for ordinary steps.
-struct Operands {
+pub(super) struct Operands {
     fixed: [u64; MAX_OPERANDS],
     many: Vec<u64>,
     n_in: usize,
@@ -60,7 +57,7 @@ struct Operands {
 
 impl Operands {
     #[inline]
-    fn new(bases: &Bases<'_>, inputs: &[Loc], outputs: &[Loc]) -> Result<Operands> {
+    pub fn new(bases: &Bases<'_>, inputs: &[Loc], outputs: &[Loc]) -> Result<Operands> {
         let n = inputs.len() + outputs.len();
         let mut o = Operands { fixed: [0; MAX_OPERANDS], many: Vec::new(), n_in: inputs.len(), n };
         let to: &mut [u64] = if n <= MAX_OPERANDS {
@@ -81,7 +78,7 @@ impl Operands {
     }
 
     #[inline]
-    fn split(&self) -> (&[u64], &[u64]) {
+    pub fn split(&self) -> (&[u64], &[u64]) {
         self.all().split_at(self.n_in)
     }
 }
@@ -119,21 +116,7 @@ impl Context {
         let outs = g.outputs().iter().zip(addresses).zip(&bound.shape.outputs);
         let on_gpu = matches!(self.engine.device, DeviceRef::Cuda(_));
         for ((p, address), desc) in ins.chain(outs) {
-            // Kernels on a GPU read and write 16 bytes at once.
-            let align = if on_gpu { 16 } else { desc.dtype.size() as u64 };
-            match address {
-                None => return Err(err!(InvalidState, "tensor {:?} has no memory bound to it", p.name)),
-                Some(0) if desc.bytes() > 0 => {
-                    return Err(err!(InvalidState, "tensor {:?} is bound to NULL and has {desc}", p.name));
-                }
-                Some(a) => ensure!(
-                    a % align == 0,
-                    InvalidArgument,
-                    "tensor {:?} of {}: address {a:#x} is not a multiple of {align}",
-                    p.name,
-                    desc.dtype
-                ),
-            }
+            check_address(on_gpu, &p.name, desc, *address)?;
         }
         Ok(())
     }
@@ -188,16 +171,8 @@ impl Context {
         self.addresses.extend([bases.arena, consumed.map_or(0, |c| c as u64 + 1)]);
         let found = match &mut replays {
             Some(r) => {
-                let mut make = || -> Result<Vec<Segment>> {
-                    let recordable: Vec<bool> = exec.iter().map(is_recordable).collect();
-                    let segment = |c| match c {
-                        Cut::Steps(r) => Ok(Segment::Steps(r)),
-                        Cut::InputsConsumed => Ok(Segment::InputsConsumed),
-                        Cut::Graph(r) => record(&cuda, &bases, bound, &mut exec, r).map(Segment::Graph),
-                    };
-                    cut(&recordable, consumed).into_iter().map(segment).collect()
-                };
-                r.find(&self.addresses, &mut make)?
+                let recorder = &mut Recorder { cuda: &cuda, bases: &bases, bound, exec: &mut exec, consumed };
+                Some(r.find(&self.addresses, recorder)?)
             }
             None => None,
         };
@@ -216,10 +191,8 @@ impl Context {
                     continue;
                 }
                 let operands = Operands::new(&bases, &s.inputs, &s.outputs)?;
-                let (ins, outs) = operands.split();
-                let at = StepAddresses { inputs: ins, outputs: outs, work: bases.arena + s.work as u64 };
                 // SAFETY: the plan gave every operand memory of its size; bound addresses are the application's promise.
-                unsafe { e.run_on_stream(&at, stream) }.map_err(|e| e.context(format!("step {:?}", bound.names[i])))?;
+                unsafe { e.run_on_stream(&operands.at(&bases, s), stream) }.map_err(|e| e.context(format!("step {:?}", bound.names[i])))?;
             }
             if r.to > n {
                 for c in &bound.shape.end_copies {
@@ -323,35 +296,6 @@ impl Context {
         }
         Ok(())
     }
-}
-
-/// A stretch of an execution as a graph.
-fn record(
-    cuda: &Arc<CudaDevice>,
-    bases: &Bases<'_>,
-    bound: &Bound,
-    exec: &mut [StepExec],
-    r: Range,
-) -> Result<GraphExec> {
-    let mut graph = GraphBuilder::new(cuda)?;
-    let n = exec.len();
-    for i in r.from..r.to.min(n) {
-        if let StepExec::Cuda(step) = &mut exec[i] {
-            let s = &bound.shape.steps[i];
-            let operands = Operands::new(bases, &s.inputs, &s.outputs)?;
-            let (ins, outs) = operands.split();
-            let at = StepAddresses { inputs: ins, outputs: outs, work: bases.arena + s.work as u64 };
-            // SAFETY: as for running the step; the graph is launched for these addresses only.
-            unsafe { step.record(&at, &mut graph)? };
-        }
-    }
-    if r.to > n {
-        for c in &bound.shape.end_copies {
-            // SAFETY: sizes come from the same shape plan.
-            unsafe { graph.copy(bases.outputs[c.output], bases.resolve(c.from)?, c.bytes)? };
-        }
-    }
-    graph.finish().instantiate()
 }
 
 struct JobState {

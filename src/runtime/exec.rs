@@ -3,7 +3,7 @@
 use super::kernels::LoadedKernels;
 use crate::base::{Result, Tensor};
 use crate::device::cuda::cublaslt::GemmPlan;
-use crate::device::cuda::graph::GraphBuilder;
+use crate::device::cuda::graph::{GraphBuilder, GraphExec, Node as GraphNode};
 use crate::device::cuda::{CudaDevice, PreparedLaunch};
 use crate::device::{CopyKind, Device, DeviceRef, RawStream};
 use crate::internal;
@@ -52,6 +52,20 @@ enum CudaOp {
     Fill { dst: Arg, value: u8, bytes: usize },
 }
 
+/// The nodes of a step in a graph.
+pub struct StepNodes {
+    /// One for each part; none for nothing, and for what a library launches.
+    nodes: Vec<Option<GraphNode>>,
+    can_change: bool,
+}
+
+impl StepNodes {
+    /// Whether the nodes can be given other addresses.
+    pub fn can_change(&self) -> bool {
+        self.can_change
+    }
+}
+
 /// The launches of one step.
 pub struct CudaStep {
     device: Arc<CudaDevice>,
@@ -91,30 +105,79 @@ impl CudaStep {
         Ok(CudaStep { device: device.clone(), ops, work_bytes })
     }
 
-    /// Every part can be a node of a graph; a library's own launches cannot.
-    pub fn is_recordable(&self) -> bool {
+    /// Every part can be a node of a graph without help of the driver: no library launches anything.
+    pub fn is_own(&self) -> bool {
         !self.ops.iter().any(|op| matches!(op, CudaOp::Gemm { .. }))
     }
 
-    /// Adds the step to a graph.
+    /// Adds the step to a graph, behind the nodes in `after`, which then holds the step's last ones.
     ///
     /// # Safety
     /// As for [`Self::run`], whenever the graph runs.
-    pub unsafe fn record(&mut self, at: &StepAddresses<'_>, graph: &mut GraphBuilder) -> Result<()> {
+    pub unsafe fn record(
+        &mut self,
+        at: &StepAddresses<'_>,
+        graph: &mut GraphBuilder,
+        after: &mut Vec<GraphNode>,
+    ) -> Result<StepNodes> {
+        let mut nodes = Vec::with_capacity(self.ops.len());
         for op in &mut self.ops {
+            let node = match op {
+                CudaOp::Launch { launch, slots } => {
+                    for (i, s) in slots.iter().enumerate() {
+                        launch.set_address(i, at.resolve(s))?;
+                    }
+                    // SAFETY: the caller's promise.
+                    Some(unsafe { graph.kernel(launch, after)? })
+                }
+                // SAFETY: the caller's promise.
+                CudaOp::Copy { dst, src, bytes } => unsafe { graph.copy(at.resolve(dst), at.resolve(src), *bytes, after)? },
+                // SAFETY: the caller's promise.
+                CudaOp::Fill { dst, value, bytes } => unsafe { graph.fill(at.resolve(dst), *value, *bytes, after)? },
+                CudaOp::Gemm { plan, a, b, d, bias, work, work_bytes } => {
+                    let (a, b, d, bias) = (at.resolve(a), at.resolve(b), at.resolve(d), at.resolve(bias));
+                    let work = at.work + *work as u64;
+                    // SAFETY: the caller's promise.
+                    let last = unsafe { graph.library(after, |stream| plan.run(a, b, d, bias, work, *work_bytes, stream))? };
+                    if !last.is_empty() {
+                        *after = last;
+                    }
+                    None
+                }
+            };
+            nodes.push(node);
+            if let Some(node) = node {
+                after.clear();
+                after.push(node);
+            }
+        }
+        Ok(StepNodes { nodes, can_change: self.is_own() })
+    }
+
+    /// Puts other addresses into the nodes that `record` gave.
+    ///
+    /// # Safety
+    /// As for [`Self::record`]; the graph that the nodes are of is alive.
+    pub unsafe fn change(&mut self, at: &StepAddresses<'_>, graph: &mut GraphExec, nodes: &StepNodes) -> Result<()> {
+        for (op, node) in self.ops.iter_mut().zip(&nodes.nodes) {
+            let Some(node) = *node else { continue };
             match op {
                 CudaOp::Launch { launch, slots } => {
                     for (i, s) in slots.iter().enumerate() {
                         launch.set_address(i, at.resolve(s))?;
                     }
                     // SAFETY: the caller's promise.
-                    unsafe { graph.kernel(launch)? };
+                    unsafe { graph.set_kernel(node, launch)? };
                 }
-                // SAFETY: the caller's promise.
-                CudaOp::Copy { dst, src, bytes } => unsafe { graph.copy(at.resolve(dst), at.resolve(src), *bytes)? },
-                // SAFETY: the caller's promise.
-                CudaOp::Fill { dst, value, bytes } => unsafe { graph.fill(at.resolve(dst), *value, *bytes)? },
-                CudaOp::Gemm { .. } => return Err(internal!("a library's launch cannot be recorded")),
+                CudaOp::Copy { dst, src, bytes } => {
+                    // SAFETY: the caller's promise.
+                    unsafe { graph.set_copy(node, at.resolve(dst), at.resolve(src), *bytes)? };
+                }
+                CudaOp::Fill { dst, value, bytes } => {
+                    // SAFETY: the caller's promise.
+                    unsafe { graph.set_fill(node, at.resolve(dst), *value, *bytes)? };
+                }
+                CudaOp::Gemm { .. } => return Err(internal!("a library's launch in a graph cannot be changed")),
             }
         }
         Ok(())

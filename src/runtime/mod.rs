@@ -8,6 +8,8 @@ pub mod enqueue;
 pub mod exec;
 mod growing;
 pub mod kernels;
+mod ready;
+mod recorded;
 mod replay;
 mod staged;
 

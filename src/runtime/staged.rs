@@ -4,7 +4,7 @@
 //! The event for consumed inputs is recorded at the end.
 
 use super::LayerTimes;
-use super::context::{Context, OutputSlot};
+use super::context::{Context, OutputSlot, check_address};
 use super::dynamic::{Outputs, Runner, State, Var, needs_room};
 use crate::base::{Dim, Result};
 use crate::device::{DeviceRef, RawEvent, RawStream};
@@ -65,15 +65,7 @@ impl Outputs for Bound<'_> {
             return Err(needs_room(&p.name));
         }
         slot.settle(&p.name, desc)?;
-        let align = if self.engine.device.props().is_cuda() { 16 } else { desc.dtype.size() as u64 };
-        match slot.address {
-            None => Err(err!(InvalidState, "tensor {:?} has no memory bound to it", p.name)),
-            Some(0) if desc.bytes() > 0 => Err(err!(InvalidState, "tensor {:?} is bound to NULL and has {desc}", p.name)),
-            Some(a) if a % align != 0 => {
-                Err(err!(InvalidArgument, "tensor {:?}: address {a:#x} is not a multiple of {align}", p.name))
-            }
-            Some(a) => Ok(Some(a)),
-        }
+        check_address(self.engine.device.props().is_cuda(), &p.name, desc, slot.address).map(Some)
     }
 }
 
@@ -97,17 +89,7 @@ impl Context {
         for (i, p) in g.inputs().iter().enumerate() {
             let dims = self.shape_of(i).ok_or_else(|| err!(InvalidState, "the shape of input {:?} is not set", p.name))?;
             let desc = TensorDesc { dtype: g.fact(p.value).dtype, dims: dims.iter().map(|d| *d as usize).collect() };
-            let address = self.inputs[i];
-            let address = address.ok_or_else(|| err!(InvalidState, "tensor {:?} has no memory bound to it", p.name))?;
-            ensure!(address != 0 || desc.bytes() == 0, InvalidState, "tensor {:?} is bound to NULL and has {desc}", p.name);
-            let align = if on_gpu { 16 } else { desc.dtype.size() as u64 };
-            ensure!(
-                address % align == 0,
-                InvalidArgument,
-                "tensor {:?} of {}: address {address:#x} is not a multiple of {align}",
-                p.name,
-                desc.dtype
-            );
+            let address = check_address(on_gpu, &p.name, &desc, self.inputs[i])?;
             inputs.push((desc, address));
         }
         let state = self.dynamic.clone().ok_or_else(|| crate::internal!("a plan without stages"))?;

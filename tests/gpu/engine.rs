@@ -164,6 +164,33 @@ fn shapes_change_between_enqueues_and_allocate_nothing() {
 }
 
 #[test]
+fn addresses_and_shapes_change_with_every_enqueue() {
+    let Some((_gpu, device, engine)) = engine() else { return };
+    let mut cx = Context::new(&engine).unwrap();
+    let sizes = [1usize, 4, 7];
+    let inputs: Vec<Vec<Buffer>> = sizes.iter().map(|n| (0..2).map(|_| upload(&device, &batch(*n).0)).collect()).collect();
+    let outputs: Vec<Buffer> = (0..120).map(|_| Buffer::new(&device, 7 * 10 * 4).unwrap()).collect();
+    let stream = device.stream_create().unwrap();
+    // No wait between: what runs keeps the addresses that it was enqueued with.
+    for (i, output) in outputs.iter().enumerate() {
+        let k = i / 5 % 3;
+        cx.set_input_shape("image", &[sizes[k] as i64, 1, 8, 8]).unwrap();
+        cx.bind("image", inputs[k][i % 2].ptr()).unwrap();
+        cx.bind("probabilities", output.ptr()).unwrap();
+        cx.enqueue(stream, std::ptr::null_mut()).unwrap();
+    }
+    // SAFETY: our stream, destroyed once.
+    unsafe {
+        device.stream_synchronize(stream).unwrap();
+        device.stream_destroy(stream).unwrap();
+    }
+    for (i, output) in outputs.iter().enumerate() {
+        let n = sizes[i / 5 % 3];
+        compare("probabilities", &download(&device, output, &[n, 10]), &batch(n).1, None).unwrap();
+    }
+}
+
+#[test]
 fn inputs_may_be_overwritten_after_the_input_consumed_event() {
     let Some((_gpu, device, engine)) = engine() else { return };
     let mut cx = Context::new(&engine).unwrap();

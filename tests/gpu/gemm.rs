@@ -3,6 +3,7 @@
 use crate::{Gpu, Memory, Stream, gpu, present};
 use half::{bf16, f16};
 use sinter::base::{DType, ErrorCode};
+use sinter::device::cuda::graph::GraphBuilder;
 use sinter::device::cuda::cublaslt::{self, GemmPlan, n_algos};
 use sinter::ops::tactic::{Arg, LibraryGemm};
 
@@ -249,4 +250,40 @@ fn products_can_be_captured_and_replayed() {
         sinter::device::Device::stream_synchronize(&*gpu.device, stream.raw).unwrap();
     }
     assert!(values_of(DType::F16, &d.read::<u8>(stream.raw)).iter().all(|v| *v == 64.0));
+}
+
+#[test]
+fn a_product_becomes_a_part_of_a_built_graph() {
+    let Some(gpu) = with_library() else { return };
+    if !GraphBuilder::takes_libraries(&gpu.device) {
+        return eprintln!("skipped: the driver does not record streams into graphs");
+    }
+    let g = gemm(DType::F16, 1, [64, 64, 64], false, false);
+    let plan = GemmPlan::new(&gpu.device, &g, WORKSPACE).unwrap();
+    let ones: Vec<u8> = rounded(DType::F16, &[1.0; 64 * 64]).0;
+    let (a, b, d, e) = (Memory::of(&gpu, &ones), Memory::of(&gpu, &ones), Memory::new(&gpu, ones.len()), Memory::new(&gpu, ones.len()));
+    let work = Memory::new(&gpu, plan.workspace_bytes());
+    let stream = Stream::new(&gpu);
+    let _context = gpu.enter().unwrap();
+    let mut builder = GraphBuilder::new(&gpu.device).unwrap();
+    // SAFETY: operands as large as the product says; all live to the end.
+    unsafe {
+        let run = |a: u64, b: u64, d: u64| {
+            let (plan, work) = (&plan, work.ptr);
+            move |stream| plan.run(a, b, d, 0, work, plan.workspace_bytes(), stream)
+        };
+        // d = a b, then e = d b, with a fill of a in between: each sees what is before it and nothing behind.
+        let first = builder.library(&[], run(a.ptr, b.ptr, d.ptr)).unwrap();
+        let fill = builder.fill(a.ptr, 0, ones.len(), &first).unwrap().unwrap();
+        let second = builder.library(&[fill], run(d.ptr, b.ptr, e.ptr)).unwrap();
+        builder.copy(a.ptr, b.ptr, ones.len(), &second).unwrap();
+        let graph = builder.finish();
+        assert!(graph.n_nodes().unwrap() >= 4);
+        let mut exec = graph.instantiate().unwrap();
+        for _ in 0..3 {
+            exec.launch(stream.raw).unwrap();
+        }
+    }
+    let same = |m: &Memory<'_>, want: f64| values_of(DType::F16, &m.read::<u8>(stream.raw)).iter().all(|v| *v == want);
+    assert!(same(&d, 64.0) && same(&e, 4096.0));
 }

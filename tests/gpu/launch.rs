@@ -2,6 +2,7 @@
 
 use crate::{Gpu, Memory, Stream, assert_same, gpu, have_nvrtc};
 use sinter::base::ErrorCode;
+use sinter::device::cuda::graph::GraphBuilder;
 use sinter::device::cuda::launch::launch;
 use sinter::device::cuda::{Module, PreparedLaunch, arch_of, nvrtc};
 use sinter::device::{Device, RawStream};
@@ -210,6 +211,53 @@ fn programmatic_launches_keep_their_order() {
         }
     }
     assert_same(&memory.read::<f32>(stream.raw), &vec![100f32; 100_000]);
+}
+
+#[test]
+fn kernels_of_a_built_graph_keep_their_order_and_take_new_addresses() {
+    let Some(gpu) = gpu() else { return };
+    if !have_nvrtc() {
+        return;
+    }
+    let stream = Stream::new(&gpu);
+    let module = compile(&gpu, GROW_SOURCE, &[]);
+    const N: usize = 100_000;
+    let (one, two) = (Memory::of(&gpu, &vec![0f32; N]), Memory::of(&gpu, &vec![0f32; N]));
+    let waits = gpu.props().sm >= 90;
+    let mut prepared = PreparedLaunch::new(module.function("grow").unwrap().waiting(waits), &grow_launch(N as i32)).unwrap();
+    prepared.set_address(0, one.ptr).unwrap();
+    let _context = gpu.enter().unwrap();
+    let mut builder = GraphBuilder::new(&gpu).unwrap();
+    // SAFETY: the arguments are the kernel's; the memory lives to the end.
+    let (graph, last) = unsafe {
+        let mut after = vec![builder.fill(one.ptr, 0, N * 4, &[]).unwrap().unwrap()];
+        for _ in 0..50 {
+            after = vec![builder.kernel(&mut prepared, &after).unwrap()];
+        }
+        // Two that depend on the same, then one behind both.
+        prepared.set_address(0, two.ptr).unwrap();
+        let side = builder.kernel(&mut prepared, &after).unwrap();
+        prepared.set_address(0, one.ptr).unwrap();
+        let main = builder.kernel(&mut prepared, &after).unwrap();
+        let last = builder.kernel(&mut prepared, &[main, side]).unwrap();
+        (builder.finish(), last)
+    };
+    assert_eq!(graph.n_nodes().unwrap(), 54);
+    let mut exec = graph.instantiate().unwrap();
+    // SAFETY: as above; the graph and the launch are those that the node was made from.
+    unsafe {
+        for _ in 0..20 {
+            exec.launch(stream.raw).unwrap();
+        }
+        assert_same(&one.read::<f32>(stream.raw), &vec![52f32; N]);
+        assert_same(&two.read::<f32>(stream.raw), &vec![20f32; N]);
+        exec.launch(stream.raw).unwrap();
+        prepared.set_address(0, two.ptr).unwrap();
+        exec.set_kernel(last, &mut prepared).unwrap();
+        exec.launch(stream.raw).unwrap();
+    }
+    assert_same(&one.read::<f32>(stream.raw), &vec![51f32; N]);
+    assert_same(&two.read::<f32>(stream.raw), &vec![23f32; N]);
 }
 
 #[test]

@@ -67,6 +67,10 @@ entry_points! {
                 *const sys::CUDA_MEMCPY3D, sys::CUcontext);
             fn cuGraphAddMemsetNode(*mut sys::CUgraphNode, sys::CUgraph, *const sys::CUgraphNode, usize,
                 *const sys::CUDA_MEMSET_NODE_PARAMS, sys::CUcontext);
+            fn cuGraphExecKernelNodeSetParams_v2(sys::CUgraphExec, sys::CUgraphNode, *const sys::CUDA_KERNEL_NODE_PARAMS);
+            fn cuGraphExecMemcpyNodeSetParams(sys::CUgraphExec, sys::CUgraphNode, *const sys::CUDA_MEMCPY3D, sys::CUcontext);
+            fn cuGraphExecMemsetNodeSetParams(sys::CUgraphExec, sys::CUgraphNode, *const sys::CUDA_MEMSET_NODE_PARAMS,
+                sys::CUcontext);
             fn cuGraphInstantiateWithFlags(*mut sys::CUgraphExec, sys::CUgraph, c_ulonglong);
             fn cuGraphGetNodes(sys::CUgraph, *mut sys::CUgraphNode, *mut usize);
             fn cuGraphExecUpdate_v2(sys::CUgraphExec, sys::CUgraph, *mut sys::CUgraphExecUpdateResultInfo);
@@ -78,6 +82,12 @@ entry_points! {
         optional {
             fn cuEventElapsedTime_v2(*mut f32, sys::CUevent, sys::CUevent);
             fn cuFuncGetName(*mut *const c_char, sys::CUfunction);
+            fn cuGraphAddDependencies_v2(sys::CUgraph, *const sys::CUgraphNode, *const sys::CUgraphNode,
+                *const sys::CUgraphEdgeData, usize);
+            fn cuStreamBeginCaptureToGraph(sys::CUstream, sys::CUgraph, *const sys::CUgraphNode, *const sys::CUgraphEdgeData,
+                usize, sys::CUstreamCaptureMode);
+            fn cuStreamGetCaptureInfo_v3(sys::CUstream, *mut sys::CUstreamCaptureStatus, *mut sys::cuuint64_t,
+                *mut sys::CUgraph, *mut *const sys::CUgraphNode, *mut *const sys::CUgraphEdgeData, *mut usize);
             fn cuTensorMapEncodeTiled(*mut sys::CUtensorMap, sys::CUtensorMapDataType, sys::cuuint32_t, *mut c_void,
                 *const sys::cuuint64_t, *const sys::cuuint64_t, *const sys::cuuint32_t, *const sys::cuuint32_t,
                 sys::CUtensorMapInterleave, sys::CUtensorMapSwizzle, sys::CUtensorMapL2promotion,
@@ -91,6 +101,7 @@ entry_points! {
             fn cuGetErrorName(i32, *mut *const c_char) -> i32;
             fn cuGetErrorString(i32, *mut *const c_char) -> i32;
             fn cuStreamIsCapturing(sys::CUstream, *mut i32) -> i32;
+            fn cuGraphNodeGetType(sys::CUgraphNode, *mut i32) -> i32;
             fn cuEventElapsedTime(*mut f32, sys::CUevent, sys::CUevent) -> i32;
         }
     }

@@ -2,13 +2,19 @@
 //!
 //! Recording uses the relaxed mode, so that other threads, and lazy loading of kernels inside the driver, go on as usual
 //! while one thread records.
+//!
+//! A graph of our own is made node by node ([`GraphBuilder`]), with edges that let a kernel start early where it waits by
+//! itself, and with what libraries launch recorded in between. Addresses of single nodes change in place
+//! ([`GraphExec::set_kernel`]).
 
 use super::driver::{check, code};
 use super::{CudaDevice, PreparedLaunch, RawStream};
+use crate::device::Device;
 use crate::base::Result;
 use crate::{bail, log_warn};
 use cudarc::driver::sys;
 use std::fmt;
+use std::mem::MaybeUninit;
 use std::sync::Arc;
 
 impl CudaDevice {
@@ -56,10 +62,27 @@ impl CudaDevice {
     }
 }
 
-/// A graph made node by node, one after the other. Unlike recording a stream it gets in nobody's way.
+/// A node of a graph; a handle that lives as long as the graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Node {
+    raw: sys::CUgraphNode,
+    is_kernel: bool,
+}
+
+// SAFETY: a plain handle.
+unsafe impl Send for Node {}
+
+/// `CUgraphEdgeData` of an edge to a kernel that waits by itself: it may start when every block of the one before has
+/// let it, or has ended.
+const PROGRAMMATIC: sys::CUgraphEdgeData = sys::CUgraphEdgeData { from_port: 1, to_port: 0, type_: 1, reserved: [0; 5] };
+/// The one before has ended.
+const FULL: sys::CUgraphEdgeData = sys::CUgraphEdgeData { from_port: 0, to_port: 0, type_: 0, reserved: [0; 5] };
+
+/// A graph made node by node, each behind those that it depends on. Unlike recording a stream it gets in nobody's way.
 pub struct GraphBuilder {
     graph: Graph,
-    last: sys::CUgraphNode,
+    /// For the calls of libraries, once there is one.
+    stream: RawStream,
 }
 
 impl GraphBuilder {
@@ -68,87 +91,189 @@ impl GraphBuilder {
         // SAFETY: writes one pointer.
         let status = unsafe { (device.driver.cuGraphCreate)(&mut raw, 0) };
         check(device.driver, status, || "creating a CUDA graph".into())?;
-        Ok(GraphBuilder { graph: Graph { device: device.clone(), raw }, last: std::ptr::null_mut() })
+        Ok(GraphBuilder { graph: Graph { device: device.clone(), raw }, stream: std::ptr::null_mut() })
     }
 
-    /// Adds a node behind the last one.
+    /// Whether calls of libraries can be part of a graph: the driver records a stream into one since CUDA 12.3.
+    pub fn takes_libraries(device: &CudaDevice) -> bool {
+        let d = device.driver;
+        d.cuStreamBeginCaptureToGraph.is_some() && d.cuStreamGetCaptureInfo_v3.is_some()
+    }
+
+    /// Adds a node behind others.
     fn add(
         &mut self,
         what: &str,
+        after: &[Node],
         f: impl FnOnce(&CudaDevice, *mut sys::CUgraphNode, sys::CUgraph, *const sys::CUgraphNode, usize) -> i32,
-    ) -> Result<()> {
+    ) -> Result<sys::CUgraphNode> {
         let mut node = std::ptr::null_mut();
-        let status = f(&self.graph.device, &mut node, self.graph.raw, &self.last, !self.last.is_null() as usize);
+        let deps: Vec<sys::CUgraphNode> = after.iter().map(|n| n.raw).collect();
+        let status = f(&self.graph.device, &mut node, self.graph.raw, deps.as_ptr(), deps.len());
         check(self.graph.device.driver, status, || format!("adding {what} to a CUDA graph"))?;
-        self.last = node;
-        Ok(())
+        Ok(node)
     }
 
-    /// Adds a kernel with the addresses that the launch holds now.
+    /// Adds a kernel with the addresses that the launch holds now. One that waits by itself need not be started when the
+    /// kernels before it have ended: it is while they still run.
     ///
     /// # Safety
     /// As for running the launch, whenever the graph runs.
-    pub unsafe fn kernel(&mut self, launch: &mut PreparedLaunch) -> Result<()> {
+    pub unsafe fn kernel(&mut self, launch: &mut PreparedLaunch, after: &[Node]) -> Result<Node> {
         let params = launch.node_params();
+        let early = launch.is_programmatic() && after.iter().any(|n| n.is_kernel);
+        let edges = self.graph.device.driver.cuGraphAddDependencies_v2.filter(|_| early);
+        let behind = if edges.is_some() { &[] } else { after };
         // SAFETY: the parameters point to memory of `launch`, which the driver copies.
-        self.add("a kernel", |d, node, g, deps, n| unsafe { (d.driver.cuGraphAddKernelNode_v2)(node, g, deps, n, &params) })
+        let raw = self.add("a kernel", behind, |d, node, g, deps, n| unsafe {
+            (d.driver.cuGraphAddKernelNode_v2)(node, g, deps, n, &params)
+        })?;
+        if let Some(add) = edges {
+            let from: Vec<sys::CUgraphNode> = after.iter().map(|n| n.raw).collect();
+            let to = vec![raw; after.len()];
+            let mut kind: Vec<_> = after.iter().map(|n| if n.is_kernel { PROGRAMMATIC } else { FULL }).collect();
+            // SAFETY: nodes of this graph; three lists of one length.
+            let mut status = unsafe { add(self.graph.raw, from.as_ptr(), to.as_ptr(), kind.as_ptr(), from.len()) };
+            if status != code::SUCCESS {
+                kind.fill(FULL); // A driver may refuse early starts behind some nodes.
+                // SAFETY: as above.
+                status = unsafe { add(self.graph.raw, from.as_ptr(), to.as_ptr(), kind.as_ptr(), from.len()) };
+            }
+            check(self.graph.device.driver, status, || "adding edges to a CUDA graph".into())?;
+        }
+        Ok(Node { raw, is_kernel: true })
     }
 
-    /// Adds a copy inside of the device.
+    /// Adds a copy inside of the device; nothing when it is of nothing.
     ///
     /// # Safety
     /// Both ranges are valid whenever the graph runs.
-    pub unsafe fn copy(&mut self, dst: u64, src: u64, bytes: usize) -> Result<()> {
+    pub unsafe fn copy(&mut self, dst: u64, src: u64, bytes: usize, after: &[Node]) -> Result<Option<Node>> {
         if bytes == 0 {
-            return Ok(());
+            return Ok(None);
         }
-        let p = sys::CUDA_MEMCPY3D {
-            srcXInBytes: 0,
-            srcY: 0,
-            srcZ: 0,
-            srcLOD: 0,
-            srcMemoryType: sys::CUmemorytype::CU_MEMORYTYPE_DEVICE,
-            srcHost: std::ptr::null(),
-            srcDevice: src,
-            srcArray: std::ptr::null_mut(),
-            reserved0: std::ptr::null_mut(),
-            srcPitch: 0,
-            srcHeight: 0,
-            dstXInBytes: 0,
-            dstY: 0,
-            dstZ: 0,
-            dstLOD: 0,
-            dstMemoryType: sys::CUmemorytype::CU_MEMORYTYPE_DEVICE,
-            dstHost: std::ptr::null_mut(),
-            dstDevice: dst,
-            dstArray: std::ptr::null_mut(),
-            reserved1: std::ptr::null_mut(),
-            dstPitch: 0,
-            dstHeight: 0,
-            WidthInBytes: bytes,
-            Height: 1,
-            Depth: 1,
-        };
+        let p = copy_params(dst, src, bytes);
         // SAFETY: the driver copies the parameters; the context is the device's.
-        self.add("a copy", |d, node, g, deps, n| unsafe { (d.driver.cuGraphAddMemcpyNode)(node, g, deps, n, &p, d.context) })
+        let raw = self.add("a copy", after, |d, node, g, deps, n| unsafe {
+            (d.driver.cuGraphAddMemcpyNode)(node, g, deps, n, &p, d.context)
+        })?;
+        Ok(Some(Node { raw, is_kernel: false }))
     }
 
-    /// Adds a fill with one byte.
+    /// Adds a fill with one byte; nothing when it is of nothing.
     ///
     /// # Safety
     /// The range is valid whenever the graph runs.
-    pub unsafe fn fill(&mut self, dst: u64, value: u8, bytes: usize) -> Result<()> {
+    pub unsafe fn fill(&mut self, dst: u64, value: u8, bytes: usize, after: &[Node]) -> Result<Option<Node>> {
         if bytes == 0 {
-            return Ok(());
+            return Ok(None);
         }
-        let p = sys::CUDA_MEMSET_NODE_PARAMS { dst, pitch: 0, value: value as u32, elementSize: 1, width: bytes, height: 1 };
+        let p = fill_params(dst, value, bytes);
         // SAFETY: as for a copy.
-        self.add("a fill", |d, node, g, deps, n| unsafe { (d.driver.cuGraphAddMemsetNode)(node, g, deps, n, &p, d.context) })
+        let raw = self.add("a fill", after, |d, node, g, deps, n| unsafe {
+            (d.driver.cuGraphAddMemsetNode)(node, g, deps, n, &p, d.context)
+        })?;
+        Ok(Some(Node { raw, is_kernel: false }))
+    }
+
+    /// Adds what a library puts on a stream: `call` is given one that is recorded into this graph. Gives the nodes that
+    /// stand for its end. After a failure the graph is of no use.
+    ///
+    /// # Safety
+    /// As for the call, whenever the graph runs.
+    pub unsafe fn library(&mut self, after: &[Node], call: impl FnOnce(RawStream) -> Result<()>) -> Result<Vec<Node>> {
+        let device = self.graph.device.clone();
+        let driver = device.driver;
+        let (Some(begin), Some(info)) = (driver.cuStreamBeginCaptureToGraph, driver.cuStreamGetCaptureInfo_v3) else {
+            bail!(Unsupported, "the CUDA driver cannot record a stream into a graph");
+        };
+        if self.stream.is_null() {
+            self.stream = device.stream_create()?;
+        }
+        let stream = self.stream.cast();
+        let deps: Vec<sys::CUgraphNode> = after.iter().map(|n| n.raw).collect();
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
+        // SAFETY: our own stream; nodes of this graph, all edges full.
+        let status = unsafe { begin(stream, self.graph.raw, deps.as_ptr(), std::ptr::null(), deps.len(), mode) };
+        check(driver, status, || "recording a library's call into a CUDA graph".into())?;
+        let called = call(self.stream);
+        let (mut state, mut id, mut graph) = (MaybeUninit::uninit(), 0, std::ptr::null_mut());
+        let (mut nodes, mut edges, mut n) = (std::ptr::null(), std::ptr::null(), 0);
+        // SAFETY: writes what it is given pointers to; the lists are valid until the stream is used again.
+        let status = unsafe { info(stream, state.as_mut_ptr(), &mut id, &mut graph, &mut nodes, &mut edges, &mut n) };
+        let last: Vec<sys::CUgraphNode> = match status {
+            // SAFETY: the driver's list of this length.
+            code::SUCCESS if n > 0 => unsafe { std::slice::from_raw_parts(nodes, n) }.to_vec(),
+            _ => Vec::new(),
+        };
+        let mut same = std::ptr::null_mut();
+        // SAFETY: recording was begun above.
+        let ended = unsafe { (driver.cuStreamEndCapture)(stream, &mut same) };
+        called?;
+        check(driver, status, || "asking what a library recorded".into())?;
+        check(driver, ended, || "ending the recording of a library's call".into())?;
+        let node = |raw: sys::CUgraphNode| {
+            let mut of = -1;
+            // SAFETY: a node of this graph; writes one integer.
+            let status = unsafe { (driver.cuGraphNodeGetType)(raw, &mut of) };
+            check(driver, status, || "reading the type of a CUDA graph's node".into())?;
+            Ok(Node { raw, is_kernel: of == sys::CUgraphNodeType::CU_GRAPH_NODE_TYPE_KERNEL as i32 })
+        };
+        last.into_iter().map(node).collect()
     }
 
     pub fn finish(self) -> Graph {
-        self.graph
+        Graph { device: self.graph.device.clone(), raw: self.into_raw() }
     }
+
+    fn into_raw(mut self) -> sys::CUgraph {
+        std::mem::replace(&mut self.graph.raw, std::ptr::null_mut())
+    }
+}
+
+impl Drop for GraphBuilder {
+    fn drop(&mut self) {
+        if !self.stream.is_null() {
+            // SAFETY: our own stream; nothing was ever run on it.
+            if let Err(e) = unsafe { self.graph.device.stream_destroy(self.stream) } {
+                log_warn!("{e}");
+            }
+        }
+    }
+}
+
+fn copy_params(dst: u64, src: u64, bytes: usize) -> sys::CUDA_MEMCPY3D {
+    sys::CUDA_MEMCPY3D {
+        srcXInBytes: 0,
+        srcY: 0,
+        srcZ: 0,
+        srcLOD: 0,
+        srcMemoryType: sys::CUmemorytype::CU_MEMORYTYPE_DEVICE,
+        srcHost: std::ptr::null(),
+        srcDevice: src,
+        srcArray: std::ptr::null_mut(),
+        reserved0: std::ptr::null_mut(),
+        srcPitch: 0,
+        srcHeight: 0,
+        dstXInBytes: 0,
+        dstY: 0,
+        dstZ: 0,
+        dstLOD: 0,
+        dstMemoryType: sys::CUmemorytype::CU_MEMORYTYPE_DEVICE,
+        dstHost: std::ptr::null_mut(),
+        dstDevice: dst,
+        dstArray: std::ptr::null_mut(),
+        reserved1: std::ptr::null_mut(),
+        dstPitch: 0,
+        dstHeight: 0,
+        WidthInBytes: bytes,
+        Height: 1,
+        Depth: 1,
+    }
+}
+
+fn fill_params(dst: u64, value: u8, bytes: usize) -> sys::CUDA_MEMSET_NODE_PARAMS {
+    sys::CUDA_MEMSET_NODE_PARAMS { dst, pitch: 0, value: value as u32, elementSize: 1, width: bytes, height: 1 }
 }
 
 /// A recorded graph.
@@ -183,6 +308,9 @@ impl Graph {
 
 impl Drop for Graph {
     fn drop(&mut self) {
+        if self.raw.is_null() {
+            return; // Handed on by a builder.
+        }
         // SAFETY: owned by this value.
         let status = unsafe { (self.device.driver.cuGraphDestroy)(self.raw) };
         if let Err(e) = super::check_unless_exiting(self.device.driver, status, || "destroying a CUDA graph".into()) {
@@ -223,6 +351,41 @@ impl GraphExec {
         }
         check(self.device.driver, status, || format!("updating a CUDA graph (result {})", info.result))?;
         Ok(true)
+    }
+
+    /// Gives a kernel's node the addresses that the launch holds now, from the next launch on.
+    ///
+    /// # Safety
+    /// The node is of the graph that this was made from, which is alive, and was added for this launch.
+    pub unsafe fn set_kernel(&mut self, node: Node, launch: &mut PreparedLaunch) -> Result<()> {
+        let params = launch.node_params();
+        // SAFETY: the caller's promise; the driver copies the parameters.
+        let status = unsafe { (self.device.driver.cuGraphExecKernelNodeSetParams_v2)(self.raw, node.raw, &params) };
+        check(self.device.driver, status, || "changing the addresses of a kernel in a CUDA graph".into())
+    }
+
+    /// Gives a copy's node other addresses, from the next launch on.
+    ///
+    /// # Safety
+    /// The node is of the graph that this was made from, which is alive, and copies as many bytes.
+    pub unsafe fn set_copy(&mut self, node: Node, dst: u64, src: u64, bytes: usize) -> Result<()> {
+        let p = copy_params(dst, src, bytes);
+        let d = &self.device;
+        // SAFETY: the caller's promise; the driver copies the parameters.
+        let status = unsafe { (d.driver.cuGraphExecMemcpyNodeSetParams)(self.raw, node.raw, &p, d.context) };
+        check(d.driver, status, || "changing the addresses of a copy in a CUDA graph".into())
+    }
+
+    /// Gives a fill's node another address, from the next launch on.
+    ///
+    /// # Safety
+    /// As for [`Self::set_copy`].
+    pub unsafe fn set_fill(&mut self, node: Node, dst: u64, value: u8, bytes: usize) -> Result<()> {
+        let p = fill_params(dst, value, bytes);
+        let d = &self.device;
+        // SAFETY: the caller's promise; the driver copies the parameters.
+        let status = unsafe { (d.driver.cuGraphExecMemsetNodeSetParams)(self.raw, node.raw, &p, d.context) };
+        check(d.driver, status, || "changing the address of a fill in a CUDA graph".into())
     }
 
     /// Sends the graph to the device ahead of its first launch.

@@ -223,6 +223,11 @@ impl PreparedLaunch {
         self.programmatic = on;
     }
 
+    /// Whether it may start before the one ahead of it has ended.
+    pub fn is_programmatic(&self) -> bool {
+        self.programmatic
+    }
+
     /// The launch as the parameters of a graph's node; they point into this value.
     pub(super) fn node_params(&mut self) -> sys::CUDA_KERNEL_NODE_PARAMS {
         // SAFETY: all zeros is a valid value: null handles and pointers.
