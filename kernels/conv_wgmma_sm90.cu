@@ -14,7 +14,7 @@
 //          away from the first one, strides up to 8 (host checks) · n*p*q, tiles, steps < 2^31
 // Launch   as gemm_wgmma_sm90.cu [ops/conv/wgmma.rs]
 // Numerics products in f16/bf16, sums in f32, k in order: deterministic; class rel(2e-3) f16, rel(1e-2) bf16
-// Notes    channels past c, pixels outside of an image and rows past the last image are loaded as zeros. A step past the last
+// Notes    The engine calls griddepcontrol_wait first. Channels past c, pixels outside of an image and rows past the last image are loaded as zeros. A step past the last
 //          one (TILE_K 128, an odd number of steps) reads channels past c on both sides
 #if !defined(T_IN) || !defined(T_OUT)
 #error "T_IN or T_OUT is not defined"
@@ -32,8 +32,8 @@
 #define INDEX64 0
 #include "common/types.cuh"
 typedef float ACC;
-#include "common/epilogue.cuh"
 #include "common/index.cuh"
+#include "common/sm90_finish.cuh"
 #include "common/sm90_tile.cuh"
 
 struct Divisor
@@ -65,7 +65,7 @@ struct ConvLoader
         prefetch_tensormap(w);
     }
 
-    DEVICE void tile(i32 m, i32 n)
+    DEVICE void tile(i32 m, i32 n, i32, i32)
     {
         m0 = m, n0 = n;
 #if !POINT
@@ -112,37 +112,25 @@ struct ConvLoader
     }
 };
 
-struct ConvFinish
+struct ConvPlace
 {
-    static constexpr bool READS = N_EXTRA > 0;
-    const Epilogue& epilogue_of;
-    const T_BIAS* bias_at;
     const TapParams& t;
 
-#if HAS_BIAS
-    DEVICE float column(i32 n) const { return to_acc<ACC>(bias_at[n]); }
-#else
-    DEVICE float column(i32) const { return 0; }
-#endif
-    DEVICE float row(i32) const { return 0; }
+    DEVICE void tile(i32) const {}
 
-    DEVICE float apply(float x, float bias, i32 m, i32 n) const
+    DEVICE void coords(i32 m, i32 n, i32 (&c)[5]) const
     {
-#if BY_IMAGE
-        const i32 image = divide(m, t.by_pq);
-        return epilogue_of.apply(x + bias, image, m - image * t.pq, 0, m, n);
-#else
-        return epilogue_of.apply(x + bias, 0, 0, 0, m, n);
-#endif
+        const i32 image = BY_IMAGE ? divide(m, t.by_pq) : 0;
+        c[0] = image, c[1] = BY_IMAGE ? m - image * t.pq : 0, c[2] = 0, c[3] = m, c[4] = n;
     }
 };
 
-extern "C" __global__ void __launch_bounds__(TILE_THREADS, MIN_BLOCKS)
-KERNEL_NAME(const __grid_constant__ TensorMap map_x, const __grid_constant__ TensorMap map_w, const __grid_constant__ TensorMap map_y,
+TILE_KERNEL KERNEL_NAME(const __grid_constant__ TensorMap map_x, const __grid_constant__ TensorMap map_w, const __grid_constant__ TensorMap map_y,
             const T_BIAS* bias, const TileParams params, const TapParams taps,
             const void* e0, const void* e1, const void* e2, const void* e3, const EpilogueStrides epi)
 {
     const Epilogue epilogue_of{{e0, e1, e2, e3}, epi};
     ConvLoader loader{&map_x, &map_w, taps, 0, 0, 0, 0, 0};
-    tile_engine(loader, ConvFinish{epilogue_of, bias, taps}, &map_y, params);
+    TileFinish<ConvPlace> finish{epilogue_of, bias, 1, {taps}};
+    tile_engine(loader, finish, &map_y, &map_y, (T_OUT*)0, params);
 }

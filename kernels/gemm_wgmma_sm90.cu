@@ -1,19 +1,21 @@
-// gemm_wgmma_sm90.cu — matrix product by wgmma: c[m,n] = epilogue(alpha * a op(b) + bias)
-// Args     map_a: a T_IN [m, k], box (TILE_M, 64) · map_b: b T_IN [n, k], box (TILE_N, 64), or (TRANS_B 0) [k, n], box (64, 64);
-//          both SWIZZLE_128B · map_c: c T_OUT [m, n], box (64, EPI_COLS), SWIZZLE_128B, or 64B where EPI_COLS is 32 ·
-//          bias: T_BIAS [n] or [m] · params: TileParams · alpha: float · e0..e3, epi as in common/epilogue.cuh
-// Params   T_IN {f16,bf16} · T_OUT {f16,bf16} · T_BIAS · tile: common/sm90_tile.cuh · MIN_BLOCKS on a multiprocessor ·
-//          HAS_BIAS, BIAS_ROWS, EPILOGUE {0,1}
-// Requires sm_90a · k and n multiples of 8, k > 0, addresses multiples of 16 bytes (host checks) · m, n, tiles < 2^31
-// Launch   grid = min(tiles, multiprocessors * MIN_BLOCKS) · block = 32*(4*WARPGROUPS + 1) · smem: common/sm90_tile.cuh
-//          [ops/matmul/wgmma.rs]
-// Numerics products in f16/bf16, sums in f32, k in order: deterministic; class rel(2e-3) f16, rel(1e-2) bf16
-// Notes    edges need no care: TMA loads zeros and clips stores. EPI_COLS is 64, or 32 where TILE_N is no multiple of 64
+// gemm_wgmma_sm90.cu — batched matrix product by wgmma: c[z,m,n] = epilogue(alpha * op(a) op(b) + bias)
+// Args     map_a: a T_IN [m, k], box (TILE_M, K_BLOCK), or (TRANS_A 1) [k, m], box (64, 64) · map_b: b T_IN [n, k], box
+//          (TILE_N/CLUSTER, K_BLOCK), or (TRANS_B 0) [k, n], box (64/CLUSTER, 64); both SWIZZLE_128B · map_c: c T_OUT [m, n], map_r:
+//          the residual as c (RESIDUAL 0: any map), boxes as in common/sm90_tile.cuh · with BATCHED 1 all maps have the matrix as
+//          their outermost dimension, with boxes of one · bias: T_BIAS [n] or [m] · c: T_OUT, where map_c starts ·
+//          params: ProductParams · alpha: float · e0..e3, epi as in common/epilogue.cuh
+// Params   T_IN {f16,bf16, float as TF32} · T_OUT {f16,bf16,float} · tile: common/sm90_tile.cuh · bias and epilogue:
+//          common/sm90_finish.cuh
+// Requires sm_90a · rows of all matrices multiples of 16 bytes, n even, k > 0, addresses multiples of 16 bytes (host checks) ·
+//          m, n, tiles < 2^31
+// Launch   common/sm90_tile.cuh [ops/matmul/wgmma.rs]
+// Numerics products in f16/bf16/TF32, sums in f32, k in order, or SPLIT_K parts of it: deterministic; class rel(2e-3) f16, rel(1e-2) bf16
+// Notes    The engine calls griddepcontrol_wait: first thing but for loads of constant operands. Edges need no care: TMA loads zeros and clips stores
 #if !defined(T_IN) || !defined(T_OUT)
 #error "T_IN or T_OUT is not defined"
 #endif
-#if !defined(HAS_BIAS) || !defined(BIAS_ROWS) || !defined(MIN_BLOCKS)
-#error "HAS_BIAS, BIAS_ROWS or MIN_BLOCKS is not defined"
+#if !defined(HAS_BIAS) || !defined(BIAS_ROWS)
+#error "HAS_BIAS or BIAS_ROWS is not defined"
 #endif
 #if HAS_BIAS && !defined(T_BIAS)
 #error "T_BIAS is not defined"
@@ -24,13 +26,28 @@
 #endif
 #include "common/types.cuh"
 typedef float ACC;
-#include "common/epilogue.cuh"
+#include "common/sm90_finish.cuh"
 #include "common/sm90_tile.cuh"
 
-struct GemmLoader
+// Matrix z of c is the product of the matrices sum over i of b[i] * step[i] of a and b, b being the digits of z.
+struct ProductParams
+{
+    TileParams tile;
+    i32 batch[3];  // sizes of the batch dimensions
+    i32 step_a[3], step_b[3];
+};
+
+DEVICE void digits(const ProductParams& p, i32 z, i32 (&b)[3])
+{
+    b[0] = z / p.batch[2], b[2] = z - b[0] * p.batch[2];
+    b[1] = b[0] % p.batch[1], b[0] /= p.batch[1];
+}
+
+struct ProductLoader
 {
     const TensorMap *a, *b;
-    i32 m0, n0;
+    const ProductParams& p;
+    i32 m0, n0, z_a, z_b, rank;
 
     DEVICE void prefetch() const
     {
@@ -38,54 +55,77 @@ struct GemmLoader
         prefetch_tensormap(b);
     }
 
-    DEVICE void tile(i32 m, i32 n) { m0 = m, n0 = n; }
+    DEVICE void tile(i32 m, i32 n, i32 z, i32 r)
+    {
+        m0 = m, n0 = n, rank = r;
+        if (BATCHED) {
+            i32 i[3];
+            digits(p, z, i);
+            z_a = i[0] * p.step_a[0] + i[1] * p.step_a[1] + i[2] * p.step_a[2];
+            z_b = i[0] * p.step_b[0] + i[1] * p.step_b[1] + i[2] * p.step_b[2];
+        }
+    }
 
     DEVICE void load_a(u32 s, u32 bar, i32 k) const
     {
 #pragma unroll
-        for (int kb = 0; kb < K_BLOCKS; kb++) cp_async_bulk_tensor_2d_load(s + kb * TILE_M * 128, a, bar, (k * K_BLOCKS + kb) * 64, m0);
+        for (int kb = 0; kb < K_BLOCKS; kb++) {
+            const i32 k0 = (k * K_BLOCKS + kb) * K_BLOCK;
+            const u32 s_block = s + kb * TILE_M * 128;
+#pragma unroll
+            for (int mb = 0; mb < (TRANS_A ? TILE_M / 64 : 1); mb++) {
+                const i32 x = TRANS_A ? m0 + mb * 64 : k0, y = TRANS_A ? k0 : m0;
+                if (BATCHED) cp_async_bulk_tensor_3d_load(s_block + mb * 64 * 128, a, bar, x, y, z_a);
+                else cp_async_bulk_tensor_2d_load(s_block + mb * 64 * 128, a, bar, x, y);
+            }
+        }
     }
 
     DEVICE void load_b(u32 s, u32 bar, i32 k) const
     {
+        constexpr u16 ALL = (1 << CLUSTER) - 1;
+        constexpr int PART = (TRANS_B ? TILE_N : 64) / CLUSTER;  // rows of a box
+        const i32 part = CLUSTER > 1 ? rank * PART : 0;
 #pragma unroll
         for (int kb = 0; kb < K_BLOCKS; kb++) {
-            const i32 k0 = (k * K_BLOCKS + kb) * 64;
-            const u32 s_block = s + kb * TILE_N * 128;
-#if TRANS_B
-            cp_async_bulk_tensor_2d_load(s_block, b, bar, k0, n0);
-#else
+            const i32 k0 = (k * K_BLOCKS + kb) * K_BLOCK;
+            const u32 s_block = s + kb * TILE_N * 128 + part * 128;
 #pragma unroll
-            for (int nb = 0; nb < TILE_N / 64; nb++) cp_async_bulk_tensor_2d_load(s_block + nb * 64 * 128, b, bar, n0 + nb * 64, k0);
-#endif
+            for (int nb = 0; nb < (TRANS_B ? 1 : TILE_N / 64); nb++) {
+                const i32 x = TRANS_B ? k0 : n0 + nb * 64, y = (TRANS_B ? n0 : k0) + part;
+                const u32 s_box = s_block + nb * 64 * 128;
+                if (BATCHED && CLUSTER > 1) cp_async_bulk_tensor_3d_load_multicast(s_box, b, bar, x, y, z_b, ALL);
+                else if (BATCHED) cp_async_bulk_tensor_3d_load(s_box, b, bar, x, y, z_b);
+                else if (CLUSTER > 1) cp_async_bulk_tensor_2d_load_multicast(s_box, b, bar, x, y, ALL);
+                else cp_async_bulk_tensor_2d_load(s_box, b, bar, x, y);
+            }
         }
     }
 };
 
-struct GemmFinish
+struct ProductPlace
 {
-    static constexpr bool READS = N_EXTRA > 0;
-    const Epilogue& epilogue_of;
-    const T_BIAS* bias_at;
-    float alpha;
+    const ProductParams& p;
+    i32 b[3];
 
-#if HAS_BIAS
-    DEVICE float column(i32 n) const { return BIAS_ROWS ? 0 : to_acc<ACC>(bias_at[n]); }
-    DEVICE float row(i32 m) const { return BIAS_ROWS ? to_acc<ACC>(bias_at[m]) : 0; }
-#else
-    DEVICE float column(i32) const { return 0; }
-    DEVICE float row(i32) const { return 0; }
-#endif
+    DEVICE void tile(i32 z)
+    {
+        if (BATCHED) digits(p, z, b);
+    }
 
-    DEVICE float apply(float x, float bias, i32 m, i32 n) const { return epilogue_of.apply(x * alpha + bias, 0, 0, 0, m, n); }
+    DEVICE void coords(i32 m, i32 n, i32 (&c)[5]) const
+    {
+        c[0] = BATCHED ? b[0] : 0, c[1] = BATCHED ? b[1] : 0, c[2] = BATCHED ? b[2] : 0, c[3] = m, c[4] = n;
+    }
 };
 
-extern "C" __global__ void __launch_bounds__(TILE_THREADS, MIN_BLOCKS)
-KERNEL_NAME(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap map_b, const __grid_constant__ TensorMap map_c,
-            const T_BIAS* bias, const TileParams params, const float alpha,
-            const void* e0, const void* e1, const void* e2, const void* e3, const EpilogueStrides epi)
+TILE_KERNEL KERNEL_NAME(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap map_b,
+                        const __grid_constant__ TensorMap map_c, const __grid_constant__ TensorMap map_r, const T_BIAS* bias, T_OUT* c,
+                        const ProductParams params, const float alpha,
+                        const void* e0, const void* e1, const void* e2, const void* e3, const EpilogueStrides epi)
 {
     const Epilogue epilogue_of{{e0, e1, e2, e3}, epi};
-    GemmLoader loader{&map_a, &map_b, 0, 0};
-    tile_engine(loader, GemmFinish{epilogue_of, bias, alpha}, &map_c, params);
+    ProductLoader loader{&map_a, &map_b, params, 0, 0, 0, 0, 0};
+    TileFinish<ProductPlace> finish{epilogue_of, bias, alpha, {params, {0, 0, 0}}};
+    tile_engine(loader, finish, &map_c, &map_r, c, params.tile, params.batch[0] * params.batch[1] * params.batch[2]);
 }

@@ -41,20 +41,9 @@ struct Epilogue
         return to_acc<ACC>(((const T*)e[j])[c0 * s[0] + c1 * s[1] + c2 * s[2] + c3 * s[3] + c4 * s[4]]);
     }
 
-    DEVICE ACC apply(ACC x, i32 c0, i32 c1, i32 c2, i32 c3, i32 c4) const
+    // The epilogue with the values of its operands; those that it has not are ignored.
+    DEVICE ACC run(ACC x, ACC v0, ACC v1, ACC v2, ACC v3) const
     {
-#if N_EXTRA > 0
-        ACC v0 = extra<T_EXTRA0>(0, c0, c1, c2, c3, c4);
-#endif
-#if N_EXTRA > 1
-        ACC v1 = extra<T_EXTRA1>(1, c0, c1, c2, c3, c4);
-#endif
-#if N_EXTRA > 2
-        ACC v2 = extra<T_EXTRA2>(2, c0, c1, c2, c3, c4);
-#endif
-#if N_EXTRA > 3
-        ACC v3 = extra<T_EXTRA3>(3, c0, c1, c2, c3, c4);
-#endif
 #if !EPILOGUE
         return x;
 #elif N_EXTRA == 0
@@ -68,5 +57,23 @@ struct Epilogue
 #else
         return epilogue(x, v0, v1, v2, v3);
 #endif
+    }
+
+    DEVICE ACC apply(ACC x, i32 c0, i32 c1, i32 c2, i32 c3, i32 c4) const
+    {
+        ACC v0 = 0, v1 = 0, v2 = 0, v3 = 0;
+#if N_EXTRA > 0
+        v0 = extra<T_EXTRA0>(0, c0, c1, c2, c3, c4);
+#endif
+#if N_EXTRA > 1
+        v1 = extra<T_EXTRA1>(1, c0, c1, c2, c3, c4);
+#endif
+#if N_EXTRA > 2
+        v2 = extra<T_EXTRA2>(2, c0, c1, c2, c3, c4);
+#endif
+#if N_EXTRA > 3
+        v3 = extra<T_EXTRA3>(3, c0, c1, c2, c3, c4);
+#endif
+        return run(x, v0, v1, v2, v3);
     }
 };

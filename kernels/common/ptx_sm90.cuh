@@ -31,6 +31,12 @@ DEVICE void mbarrier_arrive(u32 s_bar)
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(s_bar) : "memory");
 }
 
+// The barrier at the same place of another block of the cluster. Relaxed: nothing is published by it.
+DEVICE void mbarrier_arrive_remote(u32 s_bar, u32 rank)
+{
+    asm volatile("{.reg .b32 r; mapa.shared::cluster.u32 r, %0, %1; mbarrier.arrive.shared::cluster.b64 _, [r];}" ::"r"(s_bar), "r"(rank) : "memory");
+}
+
 // Waits until the phase of this parity has completed.
 DEVICE void mbarrier_wait_parity(u32 s_bar, u32 parity)
 {
@@ -53,10 +59,23 @@ DEVICE void cp_async_bulk_tensor_2d_load(u32 s_dst, const TensorMap* map, u32 s_
                  ::"r"(s_dst), "l"(map), "r"(s_bar), "r"(x), "r"(y) : "memory");
 }
 
+// To the same place of every block of the cluster whose bit is set in mask; completes the barrier of each.
+DEVICE void cp_async_bulk_tensor_2d_load_multicast(u32 s_dst, const TensorMap* map, u32 s_bar, i32 x, i32 y, u16 mask)
+{
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%3, %4}], [%2], %5;"
+                 ::"r"(s_dst), "l"(map), "r"(s_bar), "r"(x), "r"(y), "h"(mask) : "memory");
+}
+
 DEVICE void cp_async_bulk_tensor_3d_load(u32 s_dst, const TensorMap* map, u32 s_bar, i32 x, i32 y, i32 z)
 {
     asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], [%2];"
                  ::"r"(s_dst), "l"(map), "r"(s_bar), "r"(x), "r"(y), "r"(z) : "memory");
+}
+
+DEVICE void cp_async_bulk_tensor_3d_load_multicast(u32 s_dst, const TensorMap* map, u32 s_bar, i32 x, i32 y, i32 z, u16 mask)
+{
+    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%3, %4, %5}], [%2], %6;"
+                 ::"r"(s_dst), "l"(map), "r"(s_bar), "r"(x), "r"(y), "r"(z), "h"(mask) : "memory");
 }
 
 // Pixels of an im2col map [n,h,w,c] from (n, h, w) on, each shifted by (shift_h, shift_w), and their channels from c on.
@@ -64,6 +83,12 @@ DEVICE void cp_async_bulk_tensor_im2col_load(u32 s_dst, const TensorMap* map, u3
 {
     asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.im2col.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], [%2], {%7, %8};"
                  ::"r"(s_dst), "l"(map), "r"(s_bar), "r"(c), "r"(w), "r"(h), "r"(n), "h"(shift_w), "h"(shift_h) : "memory");
+}
+
+DEVICE void cp_async_bulk_tensor_3d_store(const TensorMap* map, u32 s_src, i32 x, i32 y, i32 z)
+{
+    asm volatile("cp.async.bulk.tensor.3d.global.shared::cta.bulk_group [%0, {%2, %3, %4}], [%1];"
+                 ::"l"(map), "r"(s_src), "r"(x), "r"(y), "r"(z) : "memory");
 }
 
 DEVICE void cp_async_bulk_tensor_2d_store(const TensorMap* map, u32 s_src, i32 x, i32 y)
@@ -88,6 +113,48 @@ template <int PENDING> DEVICE void cp_async_bulk_wait_group()
 
 DEVICE void bar_arrive(int id, int threads) { asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
 DEVICE void bar_sync(int id, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
+
+// Blocks of a cluster. arrive releases what the thread wrote, wait acquires; the relaxed arrive publishes nothing and costs
+// no fence of memory.
+DEVICE u32 cluster_ctarank()
+{
+    u32 r;
+    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(r));
+    return r;
+}
+DEVICE void barrier_cluster_arrive() { asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory"); }
+DEVICE void barrier_cluster_arrive_relaxed() { asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory"); }
+DEVICE void barrier_cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
+DEVICE u32 mapa(u32 s_addr, u32 rank)
+{
+    u32 r;
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(r) : "r"(s_addr), "r"(rank));
+    return r;
+}
+DEVICE void st_cluster_v4(u32 addr, float x0, float x1, float x2, float x3)
+{
+    asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(addr), "f"(x0), "f"(x1), "f"(x2), "f"(x3) : "memory");
+}
+DEVICE float4 ld_shared_v4(u32 s_addr)
+{
+    float4 v;
+    asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "r"(s_addr) : "memory");
+    return v;
+}
+DEVICE float2 ld_shared_v2(u32 s_addr)
+{
+    float2 v;
+    asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(s_addr) : "memory");
+    return v;
+}
+DEVICE void st_shared_v2(u32 s_addr, float x0, float x1)
+{
+    asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(s_addr), "f"(x0), "f"(x1) : "memory");
+}
+
+// A warpgroup gives registers back, or takes them: REGS a thread from here on.
+template <int REGS> DEVICE void setmaxnreg_dec() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(REGS)); }
+template <int REGS> DEVICE void setmaxnreg_inc() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(REGS)); }
 
 DEVICE void stmatrix_x4(u32 s_addr, u32 r0, u32 r1, u32 r2, u32 r3)
 {
@@ -115,8 +182,9 @@ template <int PENDING> DEVICE void wgmma_wait_group() { asm volatile("wgmma.wait
 // The compiler must not read an accumulator before the wait above.
 DEVICE void wgmma_settle(float& d) { asm volatile("" : "+f"(d)::"memory"); }
 
-// wgmma_m64k16<B_BY_N>(Tag<T>, d, a, b, accumulate): d[64,N] = (accumulate ? d : 0) + a[64,16] b[16,N] for a warpgroup, N twice
-// the size of d. a and b are descriptors of shared memory; B_BY_N 1: b lies with neighbours along n, 0: along k.
+// wgmma_m64<A_BY_M, B_BY_N>(Tag<T>, d, a, b, accumulate): d[64,N] = (accumulate ? d : 0) + a[64,32 bytes of k] b[.., N] for a
+// warpgroup, N twice the size of d. a and b are descriptors of shared memory; A_BY_M 1: a lies with neighbours along m, 0:
+// along k; B_BY_N likewise along n. float: as TF32, both along k.
 #define OUT4(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 #define OUT16(i) OUT4(i), OUT4(i + 4), OUT4(i + 8), OUT4(i + 12)
 #define OUT32 OUT16(0)
@@ -139,22 +207,36 @@ DEVICE void wgmma_settle(float& d) { asm volatile("" : "+f"(d)::"memory"); }
 #define REGS256 REGS192 \
     ",%96,%97,%98,%99,%100,%101,%102,%103,%104,%105,%106,%107,%108,%109,%110,%111" \
     ",%112,%113,%114,%115,%116,%117,%118,%119,%120,%121,%122,%123,%124,%125,%126,%127"
-#define WGMMA(N, TYPE, A, B, P, T)                                                                                     \
-    template <int B_BY_N> DEVICE void wgmma_m64k16(Tag<TYPE>, float (&d)[N / 2], u64 a, u64 b, int accumulate)             \
+#define WGMMA(N, TYPE, A, B, P, S, T)                                                                                  \
+    template <int A_BY_M, int B_BY_N> DEVICE void wgmma_m64(Tag<TYPE>, float (&d)[N / 2], u64 a, u64 b, int accumulate)    \
     {                                                                                                                    \
         asm volatile("{.reg .pred p; setp.ne.b32 p, %" #P ", 0; wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." #TYPE     \
-                     "." #TYPE " {" REGS##N "}, %" #A ", %" #B ", p, 1, 1, 0, %" #T ";}"                                   \
-                     : OUT##N : "l"(a), "l"(b), "r"(accumulate), "n"(B_BY_N));                                            \
+                     "." #TYPE " {" REGS##N "}, %" #A ", %" #B ", p, 1, 1, %" #S ", %" #T ";}"                             \
+                     : OUT##N : "l"(a), "l"(b), "r"(accumulate), "n"(A_BY_M), "n"(B_BY_N));                               \
     }
-WGMMA(32, f16, 16, 17, 18, 19)
-WGMMA(32, bf16, 16, 17, 18, 19)
-WGMMA(64, f16, 32, 33, 34, 35)
-WGMMA(64, bf16, 32, 33, 34, 35)
-WGMMA(96, f16, 48, 49, 50, 51)
-WGMMA(96, bf16, 48, 49, 50, 51)
-WGMMA(128, f16, 64, 65, 66, 67)
-WGMMA(128, bf16, 64, 65, 66, 67)
-WGMMA(192, f16, 96, 97, 98, 99)
-WGMMA(192, bf16, 96, 97, 98, 99)
-WGMMA(256, f16, 128, 129, 130, 131)
-WGMMA(256, bf16, 128, 129, 130, 131)
+#define WGMMA_TF32(N, A, B, P)                                                                                         \
+    template <int A_BY_M, int B_BY_N> DEVICE void wgmma_m64(Tag<float>, float (&d)[N / 2], u64 a, u64 b, int accumulate)   \
+    {                                                                                                                    \
+        static_assert(!A_BY_M && !B_BY_N, "TF32 operands lie along k");                                                  \
+        asm volatile("{.reg .pred p; setp.ne.b32 p, %" #P ", 0; wgmma.mma_async.sync.aligned.m64n" #N "k8.f32.tf32.tf32"   \
+                     " {" REGS##N "}, %" #A ", %" #B ", p, 1, 1;}"                                                        \
+                     : OUT##N : "l"(a), "l"(b), "r"(accumulate));                                                         \
+    }
+WGMMA(32, f16, 16, 17, 18, 19, 20)
+WGMMA(32, bf16, 16, 17, 18, 19, 20)
+WGMMA_TF32(32, 16, 17, 18)
+WGMMA(64, f16, 32, 33, 34, 35, 36)
+WGMMA(64, bf16, 32, 33, 34, 35, 36)
+WGMMA_TF32(64, 32, 33, 34)
+WGMMA(96, f16, 48, 49, 50, 51, 52)
+WGMMA(96, bf16, 48, 49, 50, 51, 52)
+WGMMA_TF32(96, 48, 49, 50)
+WGMMA(128, f16, 64, 65, 66, 67, 68)
+WGMMA(128, bf16, 64, 65, 66, 67, 68)
+WGMMA_TF32(128, 64, 65, 66)
+WGMMA(192, f16, 96, 97, 98, 99, 100)
+WGMMA(192, bf16, 96, 97, 98, 99, 100)
+WGMMA_TF32(192, 96, 97, 98)
+WGMMA(256, f16, 128, 129, 130, 131, 132)
+WGMMA(256, bf16, 128, 129, 130, 131, 132)
+WGMMA_TF32(256, 128, 129, 130)

@@ -136,21 +136,58 @@ impl Memory<'_> {
     /// `gemm_wgmma_sm90.cu`, as its tensor maps say.
     fn wgmma(&mut self, spec: &KernelSpec, l: &Launch) {
         let map = |i: usize| if let Arg::TensorMap(map) = &l.args[i] { map } else { panic!("argument {i} is no map") };
-        let (a_map, b_map, c_map) = (map(0), map(1), map(2));
-        let by_k = define(spec, "TRANS_B") == 1;
-        let (k, m, n) = (a_map.dims[0] as i64, c_map.dims[1] as i64, c_map.dims[0] as i64);
-        assert_eq!(a_map.dims[1] as i64, m, "rows");
-        assert_eq!(b_map.dims, if by_k { [k as u64, n as u64] } else { [n as u64, k as u64] }, "the right matrix");
-        let Arg::F32(alpha) = l.args[5] else { panic!("alpha") };
+        let (a_map, b_map, c_map, r_map) = (map(0), map(1), map(2), map(3));
+        let (a_by_k, b_by_k) = (define(spec, "TRANS_A") == 0, define(spec, "TRANS_B") == 1);
+        let p = i32s(&l.args[6]);
+        let (m, n) = (p[0], p[1]);
+        let (batch, step_a, step_b) = (&p[6..9], &p[9..12], &p[12..15]);
+        let k = a_map.dims[if a_by_k { 0 } else { 1 }] as i64;
+        let dims = |rows: i64, columns: i64, map: &sinter::ops::TensorMap| {
+            assert_eq!(map.dims[..2], [columns as u64, rows as u64]);
+            assert_eq!(map.dims.len(), if define(spec, "BATCHED") == 1 { 3 } else { 2 });
+            *map.dims.get(2).unwrap_or(&1) as i64
+        };
+        let count_a = if a_by_k { dims(m, k, a_map) } else { dims(k, m, a_map) };
+        let count_b = if b_by_k { dims(n, k, b_map) } else { dims(k, n, b_map) };
+        let count_c: i64 = batch.iter().product();
+        assert_eq!((dims(m, n, c_map), dims(m, n, r_map)), (count_c, count_c));
+        assert_eq!(l.args[5], c_map.base);
+        let (bm, bn) = (define(spec, "TILE_M") * define(spec, "CLUSTER"), define(spec, "TILE_N"));
+        let tile_k = define(spec, "TILE_K");
+        assert_eq!(p[2..5], [up(k, tile_k), up(m, bm), up(n, bn)]);
+        let Arg::F32(alpha) = l.args[7] else { panic!("alpha") };
         let (a, b) = (self.read(&a_map.base), self.read(&b_map.base));
         let (mut x, mut coords) = (Vec::new(), Vec::new());
-        for (row, col) in (0..m * n).map(|i| (i / n, i % n)) {
-            let term = |kk: i64| a[(row * k + kk) as usize] * b[(if by_k { col * k + kk } else { kk * n + col }) as usize];
+        for i in 0..count_c * m * n {
+            let (z, row, col) = (i / (m * n), i / n % m, i % n);
+            let at = [z / batch[2] / batch[1], z / batch[2] % batch[1], z % batch[2]];
+            let matrix = |steps: &[i64]| (0..3).map(|d| at[d] * steps[d]).sum::<i64>();
+            let (za, zb) = (matrix(step_a), matrix(step_b));
+            assert!(za < count_a && zb < count_b);
+            let term = |kk: i64| {
+                let ai = za * m * k + if a_by_k { row * k + kk } else { kk * m + row };
+                let bi = zb * n * k + if b_by_k { col * k + kk } else { kk * n + col };
+                a[ai as usize] * b[bi as usize]
+            };
             x.push((0..k).map(term).sum::<f64>() * alpha as f64);
-            coords.push([0, 0, 0, row, col]);
+            coords.push([at[0], at[1], at[2], row, col]);
+        }
+        let args = &l.args[8..];
+        let strides = i64s(&args[4]);
+        for j in 0..4 {
+            let kind = spec.defines.iter().find(|(name, _)| *name == format!("EXTRA_KIND{j}")).map(|(_, v)| v.as_str());
+            let same = |want: [i64; 5]| {
+                let sizes = [batch[0], batch[1], batch[2], m, n];
+                (0..5).all(|d| sizes[d] == 1 || strides[j * 5 + d] == want[d])
+            };
+            match kind {
+                Some("1") => assert!(r_map.base == args[j] && same([batch[1] * batch[2] * m * n, batch[2] * m * n, m * n, n, 1])),
+                Some("2") => assert!(same([0, 0, 0, 0, 1])),
+                _ => {}
+            }
         }
         let bias_dim = if define(spec, "BIAS_ROWS") == 1 { 3 } else { 4 };
-        self.finish(spec, &l.args[6..], &mut x, &coords, &l.args[3], bias_dim);
+        self.finish(spec, args, &mut x, &coords, &l.args[4], bias_dim);
         self.write(&c_map.base, x);
     }
 

@@ -42,7 +42,7 @@ pub struct CudaEpilogue<'a> {
 
 impl CudaEpilogue<'_> {
     /// Number of further operands.
-    fn n_extra(&self) -> usize {
+    pub fn n_extra(&self) -> usize {
         self.program.map_or(0, |p| p.n_inputs().saturating_sub(1))
     }
 

@@ -22,7 +22,9 @@ pub(super) fn tactics(op: &MatMul, p: &Problem, dev: &DeviceProps, opt: &TacticO
         super::repeat::is_possible(&geometry, &base).then(|| super::repeat::dense(&geometry, base))
     });
     let Some(g) = g else { return Vec::new() };
-    let mut list = g.tactics(&e, p, dev, opt);
+    // What is written out into scratch first is no constant of the engine.
+    let unknown = may_repeat.then(|| Problem { known: Vec::new(), ..p.clone() });
+    let mut list = g.tactics(&e, unknown.as_ref().unwrap_or(p), dev, opt);
     // A batch dimension of 1 may be broadcast by one operand only once it grows, which one stride cannot say.
     let ambiguous = geometry.batch.len() > 1 && geometry.batch.contains(&1);
     if opt.dynamic && (ambiguous || may_repeat) {

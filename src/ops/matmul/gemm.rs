@@ -8,7 +8,7 @@
 use crate::base::{DType, Result};
 use crate::device::DeviceProps;
 pub use super::split::{finish_launch, finish_spec};
-use super::wgmma;
+use super::{sm90, wgmma};
 use crate::ops::epilogue::cuda::{CudaEpilogue, ExtraStrides, Fusion, Parts, accumulator, parts};
 use crate::ops::pointwise::Func;
 use crate::ops::{
@@ -46,7 +46,6 @@ const LIBRARY: i64 = 2;
 const WGMMA: i64 = 3;
 
 const MAX_SPLITS: i64 = 32;
-const LONG_K: i64 = 2048;
 /// Bytes of partial sums at most.
 const MAX_PARTS: i64 = 64 << 20;
 
@@ -93,8 +92,9 @@ const SIMT_TILES: &[Tile] = &[
     simt(16, 64, 16, 1, 4, 1, 0.3),
 ];
 
-/// Takes what tensor maps cannot say, beside a kernel of `wgmma.rs`.
+/// Takes what tensor maps cannot say, beside a kernel of `wgmma.rs`; the second one in f32.
 const WGMMA_TWIN: Tile = mma(64, 64, 64, 2, 2, 3, 0.65);
+const WGMMA_TWIN_F32: Tile = simt(64, 64, 16, 4, 4, 4, 0.7);
 
 /// Takes every problem on every device.
 const GENERIC: Tile = simt(16, 16, 16, 1, 1, 1, 0.1);
@@ -221,10 +221,15 @@ impl DeviceGemm {
                     own.push(self.kernel_tactic(s, true, &fusion, p, opt));
                 }
             }
-            // One block sums a whole row of k: only where that is short it is before the split one.
-            let at = if self.k < LONG_K { 0 } else { own.len() };
-            let hopper = wgmma::configs(self, self.stored(&fusion, p), dev);
-            own.splice(at..at, hopper.iter().map(|c| self.wgmma_tactic(c, &fusion, p, opt)));
+            let form = wgmma::Form::of(self, e, &fusion, p, self.stored(&fusion, p));
+            let hopper = wgmma::configs(self, &form, self.stored(&fusion, p), dev, opt);
+            if !hopper.is_empty() {
+                // Tiles that Hopper has better ones for are worth a try where launching is what takes the time.
+                own.truncate(1);
+                tiles.truncate(1);
+            }
+            let hopper = hopper.iter().map(|c| self.wgmma_tactic(c, &form, &fusion, e, p, opt));
+            own = hopper.chain(own).collect();
             own.extend(tiles.iter().take(2).map(|t| self.kernel_tactic(*t, false, &fusion, p, opt)));
             own.push(self.kernel_tactic(GENERIC, false, &fusion, p, opt));
         }
@@ -236,15 +241,29 @@ impl DeviceGemm {
         own.into_iter().chain(library).chain(rest).collect()
     }
 
-    fn wgmma_tactic(&self, c: &wgmma::Config, fusion: &Fusion, p: &Problem, opt: &TacticOptions) -> Tactic {
-        let mut kernels = vec![fusion.define(wgmma::spec(c, self, self.stored(fusion, p)))];
+    fn wgmma_tactic(
+        &self,
+        c: &sm90::Config,
+        form: &wgmma::Form,
+        fusion: &Fusion,
+        e: &CudaEpilogue<'_>,
+        p: &Problem,
+        opt: &TacticOptions,
+    ) -> Tactic {
+        let n_extra = if matches!(fusion, Fusion::Inside(_)) { e.n_extra() } else { 0 };
+        let mut kernels = vec![fusion.define(wgmma::spec(c, form, self, p, self.stored(fusion, p), n_extra))];
         if opt.dynamic {
-            kernels.push(self.spec(&WGMMA_TWIN, false, false, fusion, p));
+            kernels.push(self.spec(&self.wgmma_twin(), false, false, fusion, p));
         }
-        let [m, n, k, x, y, z] = c.params();
-        let params = vec![WGMMA, m, n, k, x, y, z, 0, 1, opt.dynamic as i64];
-        let name = format!("{}{}", c.name(), fusion.text());
+        let [m, n, k, stages, flags] = c.params();
+        let params = vec![WGMMA, m, n, k, stages, flags, form.param(), 0, 1, opt.dynamic as i64];
+        let tf32 = if self.dtype == DType::F32 { "_tf32" } else { "" };
+        let name = format!("gemm_wgmma_sm90_{}{tf32}{}", c.name(), fusion.text());
         fusion.complete(Tactic { name, source: TacticSource::Kernels, kernels, params })
+    }
+
+    fn wgmma_twin(&self) -> Tile {
+        if self.dtype == DType::F32 { WGMMA_TWIN_F32 } else { WGMMA_TWIN }
     }
 
     fn split_cost(&self, t: &Tile, dev: &DeviceProps) -> f64 {
@@ -366,7 +385,7 @@ impl DeviceGemm {
             self.library(tactic, &result, &mut step)?;
         } else {
             let stored = if parts.after.is_some() { self.dtype } else { out.dtype };
-            self.kernels(tactic, &parts, e, &result, stored, &mut step, dev)?;
+            self.kernels(tactic, &parts, e, p, &result, stored, &mut step, dev)?;
         }
         if let Some(after) = &parts.after {
             let with_bias = is_library && self.bias_after();
@@ -417,25 +436,26 @@ impl DeviceGemm {
         tactic: &Tactic,
         parts: &Parts,
         e: &CudaEpilogue<'_>,
+        p: &Problem,
         result: &Arg,
         stored: DType,
         step: &mut StepProgram,
         dev: &DeviceProps,
     ) -> Result<()> {
         let v = &tactic.params;
-        let reached = parts.code != 1 || self.extra.is_some();
         let mut t = Tile { algo: v[0], m: v[1], n: v[2], k: v[3], x: v[4], y: v[5], z: v[6], quality: 1.0 };
         let mut aligned_rows = true;
         if t.algo == WGMMA {
-            if wgmma::takes(self, dev) && reached {
-                let c = wgmma::Config::of_params(&v[1..7])
-                    .ok_or_else(|| err!(CorruptData, "tactic {} has no tile that is known", tactic.name))?;
+            let bad = || err!(CorruptData, "tactic {} has no tile that is known", tactic.name);
+            let c = sm90::Config::of_params(&v[1..6]).ok_or_else(bad)?;
+            let form = wgmma::Form::of_param(v[6]).ok_or_else(bad)?;
+            if wgmma::takes(self, stored, dev) && c.takes(self.trans_b) && form.serves(self, parts.code == 1, e, p, stored) {
                 let extra = self.extra.clone().filter(|_| parts.code == 1).unwrap_or_default();
-                let launch = wgmma::launch(&c, self, stored, result, e.args(&extra), dev)?;
+                let launch = wgmma::launch(&c, &form, self, stored, result, e.args(&extra), dev)?;
                 step.ops.push(DeviceOp::Launch(launch));
                 return Ok(());
             }
-            (t, aligned_rows) = (Tile { quality: 1.0, ..WGMMA_TWIN }, false);
+            (t, aligned_rows) = (Tile { quality: 1.0, ..self.wgmma_twin() }, false);
         }
         let known = MMA_TILES.iter().chain(SIMT_TILES).chain([&GENERIC]).any(|k| Tile { quality: 1.0, ..*k } == t);
         ensure!(known, CorruptData, "tactic {} has no tile that is known", tactic.name);

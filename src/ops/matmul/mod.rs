@@ -12,6 +12,7 @@ mod eval;
 pub(crate) mod gemm;
 mod onnx;
 mod repeat;
+pub(crate) mod sm90;
 mod split;
 mod typed;
 mod wgmma;

@@ -1,227 +1,244 @@
 //! Products by `gemm_wgmma_sm90.cu`: Hopper's tensor cores, fed by tensor maps.
 //!
-//! For f16 and bf16 whose rows are whole 16-byte pieces; the batch is folded into the rows. Edges need no care, so one
-//! kernel serves every size. Where shapes may change after the build, the tactic carries an `mma.sync` kernel for those
-//! that tensor maps cannot say. Which tiles are offered is decided by a model of the time that was fitted to measurements
-//! on an H200.
+//! For f16 and bf16, and f32 as TF32 where that is allowed, if all rows are whole 16-byte pieces. Edges need no care, so
+//! one kernel serves every size. Where shapes may change after the build, the tactic carries a second kernel for those that
+//! tensor maps, or the way in which the epilogue's operands are read, cannot say.
 
 use super::gemm::DeviceGemm;
+use super::sm90::{Config, GROUP_M, MAX_TILES, Sizes, ranked};
 use crate::base::{DType, Result};
 use crate::device::DeviceProps;
-use crate::ops::tactic::{Swizzle, TensorMap};
-use crate::ops::{Arg, KernelSpec, Launch, i32_struct};
 use crate::ensure;
+use crate::ops::epilogue::cuda::{CudaEpilogue, Fusion};
+use crate::ops::tactic::{Swizzle, TensorMap};
+use crate::ops::{Arg, KernelSpec, Launch, Problem, TacticOptions, i32_struct};
 
-/// Parameters of `kernels/common/sm90_tile.cuh`.
+/// How an operand of the epilogue is read, as `kernels/common/sm90_finish.cuh` numbers it.
+const ANYWHERE: i64 = 0;
+const RESIDUAL: i64 = 1;
+const ROW: i64 = 2;
+/// Operands of an epilogue; two bits each in a tactic's parameter.
+const MAX_EXTRA: usize = 4;
+
+/// What a kernel is compiled for, beside its tile.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Config {
-    pub m: i64,
-    pub n: i64,
-    pub k: i64,
-    stages: i64,
-    groups: i64,
-    pingpong: bool,
-    /// Blocks that share a multiprocessor.
-    blocks: i64,
+pub(super) struct Form {
+    /// How each operand of the epilogue is read.
+    kinds: [i64; MAX_EXTRA],
+    /// The product has a batch that is not a part of the rows.
+    batched: bool,
 }
 
-const fn shared(m: i64, n: i64, k: i64, stages: i64, groups: i64) -> Config {
-    Config { m, n, k, stages, groups, pingpong: false, blocks: 1 }
-}
-
-const fn pingpong(m: i64, n: i64, k: i64, stages: i64) -> Config {
-    Config { m, n, k, stages, groups: 2, pingpong: true, blocks: 1 }
-}
-
-const fn many(m: i64, n: i64, stages: i64, blocks: i64) -> Config {
-    Config { m, n, k: 64, stages, groups: 1, pingpong: false, blocks }
-}
-
-const CONFIGS: &[Config] = &[
-    shared(128, 256, 64, 4, 2),
-    shared(192, 128, 64, 4, 3),
-    shared(128, 128, 64, 6, 2),
-    shared(128, 96, 64, 6, 2),
-    shared(192, 64, 64, 5, 3),
-    shared(128, 64, 64, 8, 2),
-    shared(64, 128, 64, 8, 1),
-    shared(64, 128, 128, 4, 1),
-    shared(64, 64, 64, 8, 1),
-    shared(64, 64, 128, 4, 1),
-    shared(64, 32, 64, 8, 1),
-    shared(64, 32, 128, 4, 1),
-    pingpong(128, 128, 64, 6),
-    pingpong(128, 64, 64, 6),
-    many(64, 128, 2, 3),
-    many(64, 64, 3, 3),
-    many(128, 64, 3, 2),
-];
-
-/// Configurations that are offered.
-const OFFERED: usize = 3;
-/// Buffers that results leave through, for each warpgroup.
-const EPI_BUFS: i64 = 2;
-/// Row tiles that are walked before the next column of tiles.
-const GROUP_M: i64 = 8;
-const MAX_TILES: i64 = 1 << 28;
-
-impl Config {
-    pub fn name(&self) -> String {
-        let turns = if self.pingpong { "_pingpong" } else { "" };
-        let blocks = if self.blocks > 1 { format!("_{}blocks", self.blocks) } else { String::new() };
-        format!("gemm_wgmma_sm90_{}x{}x{}_{}stages{turns}{blocks}", self.m, self.n, self.k, self.stages)
+impl Form {
+    /// The best form for these shapes.
+    pub fn of(g: &DeviceGemm, e: &CudaEpilogue<'_>, fusion: &Fusion, p: &Problem, out: DType) -> Form {
+        let mut form = Form { kinds: [ANYWHERE; MAX_EXTRA], batched: g.batch != [1; 3] };
+        let Some(extra) = g.extra.as_ref().filter(|_| matches!(fusion, Fusion::Inside(_))) else { return form };
+        for (j, strides) in extra.iter().enumerate().take(MAX_EXTRA) {
+            let Some(dtype) = p.input(e.first + j).map(|d| d.dtype) else { continue };
+            let free = !form.kinds.contains(&RESIDUAL);
+            form.kinds[j] = match () {
+                _ if g.m > 1 && free && dtype == out && fits(RESIDUAL, strides, g) => RESIDUAL,
+                _ if fits(ROW, strides, g) => ROW,
+                _ => ANYWHERE,
+            };
+        }
+        form
     }
 
-    /// Numbers stored in a tactic behind its algorithm: m, n, k and three more.
-    pub fn params(&self) -> [i64; 6] {
-        [self.m, self.n, self.k, self.stages, self.pingpong as i64, self.blocks]
+    fn residual(&self) -> Option<usize> {
+        self.kinds.iter().position(|k| *k == RESIDUAL)
     }
 
-    /// The configuration of [`Self::params`].
-    pub fn of_params(params: &[i64]) -> Option<Config> {
-        CONFIGS.iter().find(|c| c.params() == params).copied()
+    /// A number that a tactic stores.
+    pub fn param(&self) -> i64 {
+        self.kinds.iter().rev().fold(self.batched as i64, |all, k| all << 2 | k)
     }
 
-    fn threads(&self) -> i64 {
-        32 * (4 * self.groups + 1)
+    /// The form of [`Self::param`].
+    pub fn of_param(v: i64) -> Option<Form> {
+        let mut kinds = [0; MAX_EXTRA];
+        kinds.iter_mut().enumerate().for_each(|(j, k)| *k = v >> (2 * j) & 3);
+        let form = Form { kinds, batched: v >> (2 * MAX_EXTRA) & 1 == 1 };
+        let known = kinds.iter().all(|k| *k <= ROW) && kinds.iter().filter(|k| **k == RESIDUAL).count() <= 1;
+        (known && form.param() == v).then_some(form)
     }
 
-    /// Columns of one stored block.
-    fn epi_cols(&self) -> i64 {
-        if self.n % 64 == 0 { 64 } else { 32 }
-    }
-
-    /// Dynamic shared memory, as `sm90_tile.cuh` adds it up.
-    fn smem(&self) -> i64 {
-        let ring = self.stages * (self.m + self.n) * self.k * 2;
-        1024 + ring + self.groups * EPI_BUFS * 64 * self.epi_cols() * 2 + 16 * self.stages
-    }
-
-    fn tiles_m(&self, g: &DeviceGemm) -> i64 {
-        (g.m + self.m - 1) / self.m
-    }
-
-    fn tiles_n(&self, g: &DeviceGemm) -> i64 {
-        (g.n + self.n - 1) / self.n
-    }
-
-    /// Time in microseconds by the fitted model. Its clocks are those of a 64-wide step along k, of the tensor cores and
-    /// of loads from the second-level cache, and of storing a tile.
-    fn micros(&self, g: &DeviceGemm, dev: &DeviceProps) -> f64 {
-        let sms = dev.n_sm.max(1) as f64;
-        let (m, n) = (self.m as f64, self.n as f64);
-        let blocks = self.blocks as f64;
-        let tiles = (self.tiles_m(g) * self.tiles_n(g)) as f64;
-        let rounds = (tiles / (sms * blocks)).ceil();
-        let live = blocks.min((tiles / sms).ceil());
-        let k_blocks = (self.k / 64) as f64;
-        let steps = ((g.k + 63) / 64) as f64;
-        let rows_of_a_group = if self.pingpong { self.m } else { self.m / self.groups };
-        let narrow = if rows_of_a_group == 64 { 0.316 * 64.0 / n } else { 0.0 };
-        let tensor = m * n / 32.0 / 0.617 * (1.0 + narrow);
-        let load = (m + n) * 128.0 / 57.7;
-        let step = (tensor.max(load) * live).max(51.0);
-        let main = (steps / k_blocks).ceil() * k_blocks * step;
-        let store = 2.0 * m * n / 202.0 * live;
-        let clocks = if self.pingpong || live > 1.0 {
-            rounds * main + store + (rounds * (store - main)).max(0.0) / 2.0
-        } else {
-            let hidden = 0.46 * store.min(self.stages as f64 * k_blocks * load);
-            rounds * (main + store) - (rounds - 1.0) * hidden
-        };
-        let bytes = 2.0 * (g.m * g.k + g.n * g.k + g.m * g.n) as f64;
-        (clocks / 1750.0).max(bytes / 3.63e6) + 2.4
+    /// Whether the kernel computes the product at these shapes. `inside`: its epilogue reads operands.
+    pub fn serves(&self, g: &DeviceGemm, inside: bool, e: &CudaEpilogue<'_>, p: &Problem, out: DType) -> bool {
+        if !self.batched && g.batch != [1; 3] {
+            return false;
+        }
+        let Some(extra) = g.extra.as_ref() else { return !inside };
+        !inside
+            || extra.len() <= MAX_EXTRA
+                && extra.iter().zip(self.kinds).enumerate().all(|(j, (strides, kind))| {
+                    fits(kind, strides, g) && (kind != RESIDUAL || p.input(e.first + j).is_some_and(|d| d.dtype == out))
+                })
     }
 }
 
-/// Whether the kernel takes this product, whatever the configuration.
-pub(super) fn takes(g: &DeviceGemm, dev: &DeviceProps) -> bool {
+/// Whether an operand with these strides along (b0, b1, b2, m, n) may be read as `kind`.
+fn fits(kind: i64, strides: &[i64; 5], g: &DeviceGemm) -> bool {
+    let sizes = [g.batch[0], g.batch[1], g.batch[2], g.m, g.n];
+    let c = g.m.saturating_mul(g.n);
+    let want = match kind {
+        RESIDUAL => [c.saturating_mul(g.batch[1]).saturating_mul(g.batch[2]), c.saturating_mul(g.batch[2]), c, g.n, 1],
+        ROW => [0, 0, 0, 0, 1],
+        _ => return true,
+    };
+    (0..5).all(|d| sizes[d] == 1 || strides[d] == want[d])
+}
+
+/// Matrices of an operand between neighbours of each batch dimension, and how many it has; `None` where they do not lie
+/// one behind the other.
+fn matrices(g: &DeviceGemm, strides: [i64; 3], each: i64) -> Option<([i64; 3], i64)> {
+    let mut steps = [0; 3];
+    let mut count = 1i64;
+    for i in (0..3).filter(|i| g.batch[*i] > 1) {
+        if strides[i] < 0 || each <= 0 || strides[i] % each != 0 {
+            return None;
+        }
+        steps[i] = strides[i] / each;
+        count = count.checked_add((g.batch[i] - 1).checked_mul(steps[i])?)?;
+    }
+    (count <= i32::MAX as i64).then_some((steps, count))
+}
+
+fn batch(g: &DeviceGemm) -> i64 {
+    g.batch.iter().fold(1i64, |n, b| n.saturating_mul(*b))
+}
+
+fn sizes(g: &DeviceGemm, out: DType, residual: bool) -> Sizes {
+    let size = g.dtype.size() as i64;
+    let outputs = if residual { 2.0 } else { 1.0 } * out.size() as f64;
+    let (m, n, k, z) = (g.m as f64, g.n as f64, g.k as f64, batch(g) as f64);
+    let bytes = z * ((m * k + n * k) * size as f64 + m * n * outputs);
+    Sizes { m: g.m, n: g.n, steps: (g.k * size + 127) / 128, batch: batch(g), bytes, residual }
+}
+
+/// Whether the kernel takes this product, whatever the tile.
+pub(super) fn takes(g: &DeviceGemm, out: DType, dev: &DeviceProps) -> bool {
+    let typed = match g.dtype {
+        DType::F16 | DType::BF16 => matches!(out, DType::F16 | DType::BF16 | DType::F32),
+        DType::F32 => !g.trans_a && g.trans_b && matches!(out, DType::F16 | DType::BF16 | DType::F32),
+        _ => false,
+    };
+    let piece = |elements: i64, d: DType| elements % (16 / d.size() as i64) == 0;
+    let (a, b) = (if g.trans_a { g.m } else { g.k }, if g.trans_b { g.k } else { g.n });
     dev.sm == 90
-        && matches!(g.dtype, DType::F16 | DType::BF16)
-        && g.batch == [1; 3]
-        && !g.trans_a
+        && typed
         && g.k > 0
-        && g.k % 8 == 0
-        && g.n % 8 == 0
+        && batch(g) <= i32::MAX as i64
+        && piece(a, g.dtype)
+        && piece(b, g.dtype)
+        && piece(g.n, out)
+        && matrices(g, g.stride_a, g.m * g.k).is_some()
+        && matrices(g, g.stride_b, g.n * g.k).is_some()
 }
 
-/// Configurations to offer, best guess first.
-pub(super) fn configs(g: &DeviceGemm, out: DType, dev: &DeviceProps) -> Vec<Config> {
-    if !takes(g, dev) || !matches!(out, DType::F16 | DType::BF16) {
+/// Tiles to offer, best guess first.
+pub(super) fn configs(g: &DeviceGemm, form: &Form, out: DType, dev: &DeviceProps, opt: &TacticOptions) -> Vec<Config> {
+    if !takes(g, out, dev) || (g.dtype == DType::F32 && !opt.tf32) {
         return Vec::new();
     }
-    let mut list: Vec<Config> = CONFIGS
-        .iter()
-        // A box of [k, n] is 64 columns wide.
-        .filter(|c| g.trans_b || c.n % 64 == 0)
-        .filter(|c| c.smem() <= dev.max_smem_per_block as i64)
-        .copied()
-        .collect();
-    list.sort_by(|a, b| a.micros(g, dev).total_cmp(&b.micros(g, dev)));
-    list.truncate(OFFERED);
-    list
+    let fits = |c: &Config| c.takes(g.trans_b) && c.smem(out) <= dev.max_smem_per_block as i64;
+    ranked(&sizes(g, out, form.residual().is_some()), fits, dev, opt)
 }
 
 /// The kernel without its epilogue.
-pub(super) fn spec(c: &Config, g: &DeviceGemm, out: DType) -> KernelSpec {
-    KernelSpec::new("gemm_wgmma_sm90.cu")
-        .define_type("T_IN", g.dtype)
-        .define_type("T_OUT", out)
+pub(super) fn spec(c: &Config, form: &Form, g: &DeviceGemm, p: &Problem, out: DType, n_extra: usize) -> KernelSpec {
+    let is_constant = |a: &Arg| matches!(a, Arg::In(i) if p.known(*i).is_some());
+    let mut s = c
+        .define(KernelSpec::new("gemm_wgmma_sm90.cu"), g.dtype, out)
         .define_type("T_BIAS", g.dtype)
-        .define("TILE_M", c.m)
-        .define("TILE_N", c.n)
-        .define("TILE_K", c.k)
-        .define("STAGES", c.stages)
-        .define("WARPGROUPS", c.groups)
-        .define("PINGPONG", c.pingpong as i64)
-        .define("MIN_BLOCKS", c.blocks)
-        .define("EPI_BUFS", EPI_BUFS)
+        .define("TRANS_A", g.trans_a as i64)
         .define("TRANS_B", g.trans_b as i64)
+        .define("BATCHED", form.batched as i64)
+        .define("CONST_A", is_constant(&g.a) as i64)
+        .define("CONST_B", is_constant(&g.b) as i64)
         .define("HAS_BIAS", g.bias.is_some() as i64)
         .define("BIAS_ROWS", g.bias_rows as i64)
+        .define("RESIDUAL", form.residual().is_some() as i64);
+    for (j, kind) in form.kinds.iter().enumerate().take(n_extra) {
+        s = s.define(&format!("EXTRA_KIND{j}"), kind);
+    }
+    s
 }
 
-/// The launch of kernel 0 for a product that it [`takes`]; `epilogue` are the last five arguments.
+/// The launch of kernel 0 for a product that it [`takes`] and whose form [`Form::serves`] it; `epilogue` are the last five
+/// arguments.
 pub(super) fn launch(
     c: &Config,
+    form: &Form,
     g: &DeviceGemm,
     out: DType,
     result: &Arg,
     epilogue: Vec<Arg>,
     dev: &DeviceProps,
 ) -> Result<Launch> {
-    let (tiles_m, tiles_n) = (c.tiles_m(g), c.tiles_n(g));
-    let tiles = tiles_m.saturating_mul(tiles_n);
+    let sizes = sizes(g, out, false);
+    let (tiles_m, tiles_n) = c.tiles(&sizes);
+    let tiles = tiles_m.saturating_mul(tiles_n).saturating_mul(sizes.batch);
     ensure!((1..=MAX_TILES).contains(&tiles), Unsupported, "a product of {tiles} tiles is too large for one launch");
-    let (m, n, k) = (g.m as u64, g.n as u64, g.k as u64);
-    let map = |base: &Arg, dtype, rows, columns, tile: [i64; 2], swizzle| {
-        TensorMap::matrix(base.clone(), dtype, rows, columns, tile.map(|v| v as u32), swizzle)
+    let (steps_a, count_a) = matrices(g, g.stride_a, g.m * g.k).unwrap_or(([0; 3], 1));
+    let (steps_b, count_b) = matrices(g, g.stride_b, g.n * g.k).unwrap_or(([0; 3], 1));
+    // A box of `tile` rows and columns of `count` matrices.
+    let map = |base: &Arg, dtype: DType, [rows, columns]: [i64; 2], count: i64, tile: [i64; 2], swizzle| {
+        let size = dtype.size() as u64;
+        let (rows, columns) = (rows as u64, columns as u64);
+        let mut map = TensorMap {
+            base: base.clone(),
+            dtype,
+            dims: vec![columns, rows],
+            strides_bytes: vec![columns * size],
+            tile: vec![tile[1] as u32, tile[0] as u32],
+            swizzle,
+            im2col: None,
+        };
+        if form.batched {
+            map.dims.push(count as u64);
+            map.strides_bytes.push(columns * rows * size);
+            map.tile.push(1);
+        }
+        Arg::TensorMap(Box::new(map))
     };
     let wide = Swizzle::Bytes128;
-    let b = match g.trans_b {
-        true => map(&g.b, g.dtype, n, k, [c.n, 64], wide),
-        false => map(&g.b, g.dtype, k, n, [64, 64], wide),
+    let k_block = 128 / g.dtype.size() as i64;
+    let a = match g.trans_a {
+        false => map(&g.a, g.dtype, [g.m, g.k], count_a, [c.m, k_block], wide),
+        true => map(&g.a, g.dtype, [g.k, g.m], count_a, [64, 64], wide),
     };
-    let stored = if c.epi_cols() == 64 { wide } else { Swizzle::Bytes64 };
-    let params = [g.m, g.n, (g.k + c.k - 1) / c.k, tiles_m, tiles_n, GROUP_M];
+    let b = match g.trans_b {
+        true => map(&g.b, g.dtype, [g.n, g.k], count_b, [c.n / c.cluster, k_block], wide),
+        false => map(&g.b, g.dtype, [g.k, g.n], count_b, [64 / c.cluster, 64], wide),
+    };
+    let (row_bytes, columns) = c.stored_block(out);
+    let swizzle = if row_bytes == 128 { wide } else { Swizzle::Bytes64 };
+    let stored = |base: &Arg| map(base, out, [g.m, g.n], sizes.batch, [64, columns], swizzle);
+    let residual = form.residual().map_or(result, |j| &epilogue[j]);
+    let head = [g.m, g.n, (sizes.steps + c.k - 1) / c.k, tiles_m, tiles_n, GROUP_M];
+    let params = head.into_iter().chain(g.batch).chain(steps_a).chain(steps_b);
     let mut args = vec![
-        map(&g.a, g.dtype, m, k, [c.m, 64], wide),
+        a,
         b,
-        map(result, out, m, n, [64, c.epi_cols()], stored),
+        stored(result),
+        stored(residual),
         g.bias.clone().unwrap_or(Arg::Null),
+        result.clone(),
         i32_struct(params.map(|v| v as i32)),
         Arg::F32(g.alpha),
     ];
     args.extend(epilogue);
-    let grid = tiles.min(dev.n_sm.max(1) as i64 * c.blocks);
-    Ok(Launch { kernel: 0, grid: [grid as u32, 1, 1], block: [c.threads() as u32, 1, 1], smem: c.smem() as u32, args })
+    let grid = c.grid(&sizes, dev);
+    Ok(Launch { kernel: 0, grid: [grid as u32, 1, 1], block: [c.threads() as u32, 1, 1], smem: c.smem(out) as u32, args })
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::sm90;
     use super::*;
     use crate::device::cuda::{kernel_cache, nvrtc};
-    use std::collections::HashSet;
 
     fn product(m: i64, n: i64, k: i64, dtype: DType, trans_b: bool) -> DeviceGemm {
         DeviceGemm {
@@ -243,45 +260,55 @@ mod tests {
         }
     }
 
+    const PLAIN: Form = Form { kinds: [0; MAX_EXTRA], batched: false };
+
     #[test]
-    fn every_configuration_fits_its_device_and_has_a_name() {
-        let dev = DeviceProps::example_h200();
-        for c in CONFIGS {
-            assert!((c.smem() + 1024) * c.blocks <= 233_472, "{}: {} bytes", c.name(), c.smem());
-            assert!(c.smem() <= dev.max_smem_per_block as i64, "{}: {} bytes", c.name(), c.smem());
-            assert_eq!(Config::of_params(&c.params()), Some(*c));
-            assert!(c.m <= 256 && c.n <= 256, "{}: boxes have 256 rows at most", c.name());
+    fn forms_are_numbers() {
+        for kinds in [[0, 0, 0, 0], [1, 0, 2, 0], [0, 2, 2, 1]] {
+            for batched in [false, true] {
+                let form = Form { kinds, batched };
+                assert_eq!(Form::of_param(form.param()), Some(form));
+            }
         }
-        let names: HashSet<String> = CONFIGS.iter().map(Config::name).collect();
-        assert_eq!(names.len(), CONFIGS.len());
+        for v in [-1, 3, 5, 1 << 9, 1 << 40] {
+            assert_eq!(Form::of_param(v), None, "{v}");
+        }
     }
 
     #[test]
-    fn the_ranking_follows_the_measurements() {
-        let dev = DeviceProps::example_h200();
-        let first = |m, n, k| {
-            let c = configs(&product(m, n, k, DType::F16, true), DType::F16, &dev)[0];
-            (c.m * c.n, c.pingpong)
-        };
-        // Few rows want small tiles that fill the chip, large products the largest.
-        assert!(first(197, 768, 768).0 <= 64 * 64);
-        assert!(first(8192, 8192, 8192).0 >= 128 * 128);
-        assert!(first(1, 1000, 2048).0 <= 64 * 64);
+    fn operands_of_epilogues_are_told_apart() {
+        let g = DeviceGemm { batch: [1, 1, 4], ..product(16, 24, 64, DType::F16, true) };
+        let dense = [0, 0, 16 * 24, 24, 1];
+        assert!(fits(RESIDUAL, &dense, &g) && !fits(ROW, &dense, &g));
+        let row = [0, 0, 0, 0, 1];
+        assert!(fits(ROW, &row, &g) && !fits(RESIDUAL, &row, &g));
+        assert!(!fits(RESIDUAL, &[0, 0, 0, 24, 1], &g), "the same matrix for the whole batch");
+        assert!(!fits(ROW, &[0, 0, 0, 1, 0], &g), "a column");
+    }
+
+    #[test]
+    fn matrices_of_a_batch_lie_one_behind_the_other() {
+        let g = DeviceGemm { batch: [2, 3, 4], ..product(16, 24, 64, DType::F16, true) };
+        assert_eq!(matrices(&g, [12 * 100, 4 * 100, 100], 100), Some(([12, 4, 1], 24)));
+        assert_eq!(matrices(&g, [0, 100, 0], 100), Some(([0, 1, 0], 3)));
+        assert_eq!(matrices(&g, [0, 150, 0], 100), None);
     }
 
     /// Needs NVRTC, no GPU.
     #[test]
-    fn every_configuration_compiles() {
+    fn every_tile_compiles() {
         if let Err(e) = nvrtc::is_present() {
             return eprintln!("SKIPPED: Hopper products are not compiled: {e}");
         }
+        let p = Problem { inputs: vec![], outputs: vec![], known: vec![] };
         let mut specs = Vec::new();
-        for dtype in [DType::F16, DType::BF16] {
-            for trans_b in [true, false] {
-                for c in CONFIGS.iter().filter(|c| trans_b || c.n % 64 == 0) {
-                    specs.push(spec(c, &product(64, 64, 64, dtype, trans_b), dtype).define("EPILOGUE", 0));
-                }
-            }
+        for (i, c) in sm90::configs().iter().enumerate() {
+            let (dtype, out) = [(DType::F16, DType::F16), (DType::BF16, DType::F32), (DType::F32, DType::F32)][i % 3];
+            let trans_b = dtype == DType::F32 || i % 2 == 0 || !c.takes(false);
+            let mut g = product(64, 64, 64, dtype, trans_b);
+            g.trans_a = dtype != DType::F32 && i % 5 == 0;
+            let form = Form { batched: i % 4 == 0, ..PLAIN };
+            specs.push(spec(c, &form, &g, &p, out, 0).define("EPILOGUE", 0));
         }
         for (spec, r) in specs.iter().zip(kernel_cache::compile_each(&specs, "sm_90a", 2)) {
             assert!(r.is_ok(), "{spec:?}: {}", r.err().map(|e| e.to_string()).unwrap_or_default());
