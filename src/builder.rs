@@ -1,6 +1,6 @@
 //! Building: from a network to an engine image, one call a stage.
 
-use crate::autotune;
+use crate::autotune::{self, Tuning};
 use crate::base::dims::Bindings;
 use crate::base::{Result, knobs};
 use crate::device::{DeviceKind, DeviceProps, DeviceRef};
@@ -21,6 +21,8 @@ pub struct BuilderConfig {
     pub options: BuildOptions,
     /// Ranges of dynamic shapes; none means one open profile.
     pub profiles: Vec<Profile>,
+    /// How kernels are chosen.
+    pub tuning: Tuning,
 }
 
 /// Builds an engine for a device.
@@ -55,7 +57,7 @@ pub fn build(
         plan: None,
     };
     if device.props().is_cuda() {
-        image.plan = Some(plan_for_device(&image, device, &mut |name, done| stage(name, 0.2 + 0.7 * done).is_ok())?);
+        image.plan = Some(plan_for_device(&image, &config.tuning, device, &mut |name, done| stage(name, 0.2 + 0.7 * done).is_ok())?);
     } else {
         // Planning proves that the network runs; the plan itself is made again when the engine is loaded.
         let opt = image.profiles[0].bindings(&image.graph, 1)?;
@@ -97,13 +99,18 @@ pub fn lower(graph: &Graph, options: &BuildOptions, props: &DeviceProps, opt: &B
 }
 
 /// Lowers, chooses tactics and compiles kernels for a CUDA (or null) device.
-pub fn plan_for_device(image: &EngineImage, device: &DeviceRef, progress: &mut Progress<'_>) -> Result<DevicePlan> {
+pub fn plan_for_device(
+    image: &EngineImage,
+    tuning: &Tuning,
+    device: &DeviceRef,
+    progress: &mut Progress<'_>,
+) -> Result<DevicePlan> {
     let opt = image.profiles[0].bindings(&image.graph, 1)?;
     let graph = lower(&image.graph, &image.options, device.props(), &opt)?;
     if !progress("choosing kernels", 0.1) {
         bail!(Cancelled, "the build was cancelled");
     }
-    let choices = autotune::select(&graph, &image.options, &opt, device, progress)?;
+    let choices = autotune::select(&graph, &image.options, tuning, &opt, device, progress)?;
     let plan = Plan::new(graph.clone(), &opt, &mut choices.tactics.iter().cloned())?;
     dump("plan", &plan);
     Ok(DevicePlan {
@@ -112,6 +119,7 @@ pub fn plan_for_device(image: &EngineImage, device: &DeviceRef, progress: &mut P
         graph,
         tactics: choices.tactics,
         kernels: choices.kernels,
+        choices: choices.choices,
     })
 }
 

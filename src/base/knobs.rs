@@ -35,6 +35,8 @@ knobs! {
     DUMP_DIR = "SINTER_DUMP_DIR";
     /// Folder of the compiled-kernel cache; default: `$XDG_CACHE_HOME/sinter` or `~/.cache/sinter`. `off` disables it.
     CACHE_DIR = "SINTER_CACHE_DIR";
+    /// `off`: builds neither read nor write the times of earlier builds in the cache folder.
+    TIMING_CACHE = "SINTER_TIMING_CACHE";
     /// Folder that receives generated kernel sources, logs and cubins.
     DUMP_KERNELS = "SINTER_DUMP_KERNELS";
     /// Verify the graph after every patch in release builds too.

@@ -17,7 +17,7 @@
 //! Sections, each at most once:
 //! * 1 `meta`: graph name, build options, profiles, what it was built on. Required.
 //! * 2 `graph`: the portable graph. Required.
-//! * 3 `plan`: the graph lowered for one device and the tactic of each node.
+//! * 3 `plan`: the graph lowered for one device, the tactic of each node, and the times that choices rest on.
 //! * 4 `kernels`: compiled kernels (cubins) that the tactics launch, and whether each waits for the kernels before it.
 //! * 5 `weights`: a table of tensors (type, shape, offset) and their bytes, each at a multiple of [`WEIGHT_ALIGN`] from
 //!   the section's start. Both graphs refer to it by index; equal tensors are stored once. Required.

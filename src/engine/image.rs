@@ -1,6 +1,7 @@
 //! What an engine file holds, in memory: the portable graph, the build's settings, and the plan for one device.
 
 use super::codec::{AttrSource, AttrTable, Reader, Writer};
+use crate::autotune::Choice;
 use super::format::{Section, Sections, WEIGHT_ALIGN, assemble};
 use crate::base::{Dim, Fact, Result, Shape, Tensor};
 use crate::device::DeviceProps;
@@ -69,6 +70,8 @@ pub struct DevicePlan {
     /// Tactic of each node in the order of `Graph::visit`; `None` for nodes that the host computes, views and control flow.
     pub tactics: Vec<Option<Tactic>>,
     pub kernels: Vec<KernelImage>,
+    /// Choices that rest on times, for inspection.
+    pub choices: Vec<Choice>,
 }
 
 impl DevicePlan {
@@ -422,6 +425,16 @@ fn write_plan(p: &DevicePlan, weights: &mut WeightTable) -> Result<(Vec<u8>, Vec
             w.u32(*index.get(s).ok_or_else(|| internal!("tactic {} has a kernel that was not compiled", t.name))?);
         }
     }
+    w.len(p.choices.len());
+    for c in &p.choices {
+        w.len(c.nodes.len());
+        c.nodes.iter().for_each(|n| w.u32(*n));
+        w.len(c.timed.len());
+        for (name, ms) in &c.timed {
+            w.str(name);
+            w.u32(ms.to_bits());
+        }
+    }
     Ok((w.bytes, k.bytes))
 }
 
@@ -469,6 +482,12 @@ fn read_plan(plan: &[u8], kernels: &[u8], weights: &[Arc<Tensor>]) -> Result<Dev
             .collect::<Result<_>>()?;
         tactics.push(Some(Tactic { name, source, kernels, params }));
     }
+    let mut choices = Vec::new();
+    for _ in 0..r.len(8)? {
+        let nodes = (0..r.len(4)?).map(|_| r.u32()).collect::<Result<_>>()?;
+        let timed = (0..r.len(8)?).map(|_| Ok((r.str()?, f32::from_bits(r.u32()?)))).collect::<Result<_>>()?;
+        choices.push(Choice { nodes, timed });
+    }
     r.end()?;
-    Ok(DevicePlan { sm, device_name, graph, tactics, kernels: images })
+    Ok(DevicePlan { sm, device_name, graph, tactics, kernels: images, choices })
 }

@@ -1,8 +1,10 @@
 //! What an engine is made of, as JSON: layers in order with their kernels, tensors and shapes.
 
 use super::Engine;
+use crate::autotune::Choice;
 use crate::base::Result;
 use crate::plan::{Plan, StepKind};
+use std::collections::HashMap;
 use std::fmt::Write;
 
 /// A string in JSON quotes.
@@ -24,10 +26,14 @@ pub fn json_str(s: &str) -> String {
 }
 
 impl Engine {
-    /// `{"Layers": [...], "Bindings": [...], ...}`, one layer an object with name, type, tactic, inputs and outputs.
+    /// `{"Layers": [...], "Bindings": [...], ...}`, one layer an object with name, type, tactic, inputs and outputs. Where
+    /// the choice rests on times it has `TimeUs`, and `Candidates` with the time of each, the chosen one first.
     pub fn inspect_json(&self) -> Result<String> {
         let mut layers = Vec::new();
-        self.plan.visit(&mut |plan| layers.extend(layers_of(plan)));
+        let device_plan = self.image.plan.as_ref().filter(|_| self.device.props().is_cuda());
+        let choices = device_plan.map_or(&[][..], |p| &p.choices);
+        let by_number = choices.iter().flat_map(|c| c.nodes.iter().map(move |n| (*n, c))).collect();
+        layers_of(&self.plan, &by_number, &mut 0, &mut layers);
         let io: Vec<String> = self.io_tensors().iter().map(|t| json_str(&t.name)).collect();
         Ok(format!(
             "{{\n  \"Name\": {},\n  \"Device\": {},\n  \"WeightBytes\": {},\n  \"Layers\": [\n{}\n  ],\n  \"Bindings\": [{}]\n}}\n",
@@ -40,12 +46,14 @@ impl Engine {
     }
 }
 
-/// The steps of one plan; graphs inside of nodes have plans of their own.
-fn layers_of(plan: &Plan) -> Vec<String> {
+/// The steps of one plan, and those of the plans of graphs inside of its nodes. Steps are numbered as `Graph::visit` numbers
+/// nodes.
+fn layers_of(plan: &Plan, choices: &HashMap<u32, &Choice>, number: &mut u32, layers: &mut Vec<String>) {
     let g = &plan.graph;
-    let mut layers = Vec::new();
     for s in &plan.steps {
         let node = g.node(s.node);
+        let choice = choices.get(number);
+        *number += 1;
         let (kind, tactic) = match &s.kind {
             StepKind::Host => ("host", "shape arithmetic".to_string()),
             StepKind::View => ("view", "no copy".to_string()),
@@ -65,8 +73,9 @@ fn layers_of(plan: &Plan) -> Vec<String> {
         };
         let ins: Vec<String> = node.inputs.iter().flatten().map(|v| tensor(*v)).collect();
         let outs: Vec<String> = node.outputs.iter().map(|v| tensor(*v)).collect();
+        let times = choice.map_or(String::new(), |c| times_of(c));
         layers.push(format!(
-            "    {{\"Name\": {}, \"LayerType\": \"{}\", \"Source\": \"{kind}\", \"Tactic\": {}, \"Attributes\": {}, \
+            "    {{\"Name\": {}, \"LayerType\": \"{}\", \"Source\": \"{kind}\", \"Tactic\": {}, {times}\"Attributes\": {}, \
              \"Inputs\": [{}], \"Outputs\": [{}]}}",
             json_str(&node.name),
             node.op.name(),
@@ -75,6 +84,17 @@ fn layers_of(plan: &Plan) -> Vec<String> {
             ins.join(", "),
             outs.join(", ")
         ));
+        if let StepKind::Control(plans) = &s.kind {
+            plans.iter().for_each(|p| layers_of(p, choices, number, layers));
+        }
     }
-    layers
+}
+
+/// `"TimeUs": 3.2, "Candidates": [...], `, or nothing without times. An engine from a file may hold any numbers.
+fn times_of(c: &Choice) -> String {
+    let finite = |ms: f32| if ms.is_finite() { ms * 1e3 } else { 0.0 };
+    let one = |(name, ms): &(String, f32)| format!("{{\"Tactic\": {}, \"TimeUs\": {:.3}}}", json_str(name), finite(*ms));
+    let Some((_, first)) = c.timed.first() else { return String::new() };
+    let all: Vec<String> = c.timed.iter().map(one).collect();
+    format!("\"TimeUs\": {:.3}, \"Candidates\": [{}], ", finite(*first), all.join(", "))
 }

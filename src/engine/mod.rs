@@ -3,7 +3,7 @@
 //! An [`EngineImage`] is what a file holds; an [`Engine`] is an image made ready on one device. When the image carries
 //! no plan for that device, loading plans again from the portable graph (or refuses, as the policy says).
 
-mod codec;
+pub(crate) mod codec;
 pub mod format;
 pub mod image;
 pub mod inspect;
@@ -11,6 +11,7 @@ pub mod inspect;
 pub use image::{BuildOptions, DevicePlan, EngineImage, KernelImage};
 
 use crate::base::{DType, Result, Shape, Tensor};
+use crate::autotune::Tuning;
 use crate::builder;
 use crate::device::{Buffer, DeviceKind, DeviceRef};
 use crate::network::{Graph, NodeId, ValueId};
@@ -84,7 +85,7 @@ impl Engine {
                     props.sm
                 );
                 log_info!("engine {:?} was planned for {had}; planning again for {}", image.name, props.name);
-                image.plan = Some(builder::plan_for_device(&image, device, &mut |_, _| true)?);
+                image.plan = Some(builder::plan_for_device(&image, &Tuning::default(), device, &mut |_, _| true)?);
             }
             let dp = image.plan.as_ref().ok_or_else(|| internal!("no device plan"))?;
             plan_of(dp, &opt)?

@@ -23,14 +23,21 @@ impl LoadedKernels {
 
     pub fn load_images(device: &DeviceRef, images: &[KernelImage]) -> Result<LoadedKernels> {
         let mut loaded = LoadedKernels::default();
-        let DeviceRef::Cuda(cuda) = device else { return Ok(loaded) };
-        for k in images {
-            let module = Module::load(cuda, &k.cubin)?;
-            let waits = k.waits && device.props().sm >= 90 && knobs::OVERLAP.get().as_deref() != Some("off");
-            loaded.functions.insert(k.spec.clone(), module.function(&k.entry)?.waiting(waits));
-            loaded._modules.push(module);
-        }
+        images.iter().try_for_each(|k| loaded.add(device, k))?;
         Ok(loaded)
+    }
+
+    /// Loads one kernel more, unless it is there.
+    pub fn add(&mut self, device: &DeviceRef, k: &KernelImage) -> Result<()> {
+        let DeviceRef::Cuda(cuda) = device else { return Ok(()) };
+        if self.functions.contains_key(&k.spec) {
+            return Ok(());
+        }
+        let module = Module::load(cuda, &k.cubin)?;
+        let waits = k.waits && device.props().sm >= 90 && knobs::OVERLAP.get().as_deref() != Some("off");
+        self.functions.insert(k.spec.clone(), module.function(&k.entry)?.waiting(waits));
+        self._modules.push(module);
+        Ok(())
     }
 
     /// The function of a tactic's kernel.

@@ -36,7 +36,7 @@ pub fn model(bytes: &[u8], seed: u64) -> Outcome {
     let Ok(graph) = import_bytes(bytes.to_vec(), None) else { return Outcome::Rejected };
     graph.verify().expect("an imported graph is sound");
     let options = BuildOptions { fp16: seed % 8 == 1, ..BuildOptions::default() };
-    let config = BuilderConfig { options, profiles: vec![] };
+    let config = BuilderConfig { options, ..BuilderConfig::default() };
     let device = if seed % 4 == 1 { &*NULL } else { &*CPU };
     let Ok(image) = build(&graph, &config, device, &mut |_, _| true) else { return Outcome::Read };
     let Ok(engine) = Engine::load(image, device, OtherDevice::Error) else { return Outcome::Read };

@@ -194,7 +194,7 @@ pub fn check_model(dir: &Path, device: &DeviceRef, fp16: bool) -> Result<(), Str
     let rms_limit = if is_quantized { Some(QUANTIZED_RMS) } else { fp16.then_some(F16_RMS) };
     let graph = import_file(&dir.join("model.onnx")).map_err(|e| e.to_string())?;
     let options = BuildOptions { fp16, ..BuildOptions::default() };
-    let config = BuilderConfig { options, profiles: vec![] };
+    let config = BuilderConfig { options, ..BuilderConfig::default() };
     let image = build(&graph, &config, device, &mut |_, _| true).map_err(|e| e.to_string())?;
     let bytes = image.to_bytes().map_err(|e| e.to_string())?;
     let direct = Engine::load(image, device, OtherDevice::Error).map_err(|e| e.to_string())?;

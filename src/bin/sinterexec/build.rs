@@ -98,7 +98,7 @@ fn from_onnx(o: &Options, path: &Path, device: &DeviceRef, sets: &[DataSet]) -> 
         (false, false) => "f32, TF32 off",
     };
     info!("Precision: {precision}; types that the network itself uses stay");
-    let config = BuilderConfig { options, profiles: vec![profile] };
+    let config = BuilderConfig { options, profiles: vec![profile], ..BuilderConfig::default() };
     let start = Instant::now();
     let mut progress = Progress::new();
     let engine = builder::build_engine(&graph, &config, device, &mut |stage, done| {

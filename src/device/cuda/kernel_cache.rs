@@ -46,13 +46,29 @@ pub fn compile_all(specs: &[KernelSpec], arch: &str, threads: usize) -> Result<V
 
 /// As [`compile_all`], with a result for each kernel: one that does not compile leaves the others usable.
 pub fn compile_each(specs: &[KernelSpec], arch: &str, threads: usize) -> Vec<Result<Arc<Cubin>>> {
-    let version = match nvrtc::version() {
-        Ok(version) => version,
-        Err(e) => return specs.iter().map(|_| Err(e.clone())).collect(),
-    };
-    let folder = folder();
-    let compiler = Compiler { arch, version, folder: folder.as_deref(), lookup: &source::lookup };
-    compiler.compile(specs, threads)
+    let slots: Vec<OnceLock<Result<Arc<Cubin>>>> = specs.iter().map(|_| OnceLock::new()).collect();
+    compile_as_ready(specs, arch, threads, &|i, r| slots[i].set(r).is_ok());
+    slots.into_iter().map(|s| s.into_inner().unwrap_or_else(|| Err(internal!("a kernel was not compiled")))).collect()
+}
+
+/// As [`compile_each`], but each result is handed over, with its number in `specs`, as soon as it is there: from any thread
+/// and in any order, earlier ones first by and large. False stops the work.
+pub fn compile_as_ready(
+    specs: &[KernelSpec],
+    arch: &str,
+    threads: usize,
+    ready: &(dyn Fn(usize, Result<Arc<Cubin>>) -> bool + Sync),
+) {
+    match nvrtc::version() {
+        Ok(version) => {
+            let folder = folder();
+            let compiler = Compiler { arch, version, folder: folder.as_deref(), lookup: &source::lookup };
+            compiler.compile(specs, threads, ready);
+        }
+        Err(e) => {
+            (0..specs.len()).all(|i| ready(i, Err(e.clone())));
+        }
+    }
 }
 
 /// Options that the environment adds to every NVRTC compilation, silently; part of the key.
@@ -109,22 +125,23 @@ struct Job<'a> {
 }
 
 impl Compiler<'_> {
-    fn compile(&self, specs: &[KernelSpec], threads: usize) -> Vec<Result<Arc<Cubin>>> {
+    fn compile(&self, specs: &[KernelSpec], threads: usize, ready: &(dyn Fn(usize, Result<Arc<Cubin>>) -> bool + Sync)) {
         // Several specs may be the same kernel: one job for each key.
-        let mut jobs: Vec<Job> = Vec::new();
+        let mut jobs: Vec<(Job, Vec<usize>)> = Vec::new();
         let mut by_key: HashMap<[u8; 16], usize> = HashMap::new();
-        let planned: Vec<Result<usize>> = specs
-            .iter()
-            .map(|spec| {
-                let job = self.job(spec)?;
-                Ok(*by_key.entry(job.key).or_insert_with(|| {
-                    jobs.push(job);
-                    jobs.len() - 1
-                }))
-            })
-            .collect();
-        let done = self.run(&jobs, threads);
-        planned.into_iter().map(|job| job.and_then(|j| done[j].clone())).collect()
+        for (i, spec) in specs.iter().enumerate() {
+            let job = match self.job(spec) {
+                Ok(job) => job,
+                Err(e) if ready(i, Err(e.clone())) => continue,
+                Err(_) => return,
+            };
+            let at = *by_key.entry(job.key).or_insert_with(|| {
+                jobs.push((job, Vec::new()));
+                jobs.len() - 1
+            });
+            jobs[at].1.push(i);
+        }
+        self.run(&jobs, threads, ready);
     }
 
     fn job<'a>(&self, spec: &'a KernelSpec) -> Result<Job<'a>> {
@@ -155,20 +172,26 @@ impl Compiler<'_> {
     }
 
     /// Works through the jobs on up to `threads` threads.
-    fn run(&self, jobs: &[Job], threads: usize) -> Vec<Result<Arc<Cubin>>> {
+    fn run(
+        &self,
+        jobs: &[(Job, Vec<usize>)],
+        threads: usize,
+        ready: &(dyn Fn(usize, Result<Arc<Cubin>>) -> bool + Sync),
+    ) {
         let cores = || std::thread::available_parallelism().map_or(1, |n| n.get());
         let threads = if threads == 0 { cores() } else { threads }.min(jobs.len());
-        let slots: Vec<OnceLock<Result<Arc<Cubin>>>> = jobs.iter().map(|_| OnceLock::new()).collect();
         let next = AtomicUsize::new(0);
         let work = || {
             loop {
                 let idx = next.fetch_add(1, Ordering::Relaxed);
-                let Some(job) = jobs.get(idx) else { return };
-                // Each index is handed out once, so the slot is empty.
-                let _: std::result::Result<(), _> = slots[idx].set(self.one(job));
+                let Some((job, numbers)) = jobs.get(idx) else { return };
+                let done = self.one(job);
+                if !numbers.iter().all(|i| ready(*i, done.clone())) {
+                    next.store(jobs.len(), Ordering::Relaxed);
+                }
             }
         };
-        let all_known = jobs.iter().all(|job| recall(&job.key).is_some());
+        let all_known = jobs.iter().all(|(job, _)| recall(&job.key).is_some());
         if all_known {
             work();
         } else {
@@ -184,7 +207,6 @@ impl Compiler<'_> {
             });
             work(); // What is left when not one thread could be started; else nothing.
         }
-        slots.into_iter().map(|s| s.into_inner().unwrap_or_else(|| Err(internal!("a kernel was not compiled")))).collect()
     }
 
     fn one(&self, job: &Job) -> Result<Arc<Cubin>> {
@@ -341,6 +363,12 @@ mod tests {
 
     const SCALE: &str = "#include \"generated.cuh\"\nextern \"C\" __global__ void KERNEL_NAME(float* x) { x[threadIdx.x] *= FACTOR; }\n";
 
+    fn compile(compiler: &Compiler, specs: &[KernelSpec], threads: usize) -> Vec<Result<Arc<Cubin>>> {
+        let slots: Vec<OnceLock<Result<Arc<Cubin>>>> = specs.iter().map(|_| OnceLock::new()).collect();
+        compiler.compile(specs, threads, &|i, r| slots[i].set(r).is_ok());
+        slots.into_iter().map(|s| s.into_inner().unwrap()).collect()
+    }
+
     fn table(name: &str) -> Option<&'static str> {
         (name == "math/scale.cu").then_some(SCALE)
     }
@@ -376,7 +404,7 @@ mod tests {
         let compiler =
             Compiler { arch: "sm_90a", version: nvrtc::version().unwrap(), folder: Some(&folder), lookup: &table };
         let specs = [spec(101), spec(102), spec(101), KernelSpec::new("no.cu")];
-        let first = compiler.compile(&specs, 2);
+        let first = compile(&compiler, &specs, 2);
         let ok: Vec<_> = first[..3].iter().map(|r| r.as_ref().unwrap().clone()).collect();
         assert!(Arc::ptr_eq(&ok[0], &ok[2]), "the same spec is one kernel");
         assert_ne!(ok[0].key, ok[1].key);
@@ -391,7 +419,7 @@ mod tests {
         let mut bytes = std::fs::read(&damaged).unwrap();
         bytes[60] ^= 1;
         std::fs::write(&damaged, &bytes).unwrap();
-        let again = compiler.compile(&specs[..2], 1);
+        let again = compile(&compiler, &specs[..2], 1);
         assert_eq!(*again[0].as_ref().unwrap().as_ref(), *ok[0]);
         assert_eq!(again[1].as_ref().unwrap().bytes, ok[1].bytes);
         assert!(decode(&std::fs::read(&damaged).unwrap(), &ok[1].key).is_some(), "the entry was written anew");
