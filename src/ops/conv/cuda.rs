@@ -299,7 +299,8 @@ impl Context<'_> {
         let (g, w) = (&self.g, &self.g.window);
         if self.g.order != ChannelOrder::First {
             // Kernels for channels last are enumerated here.
-        } else if self.is_planar() {
+        } else if self.is_planar() && !(opt.dynamic && self.p.outputs[0].dims.len() > 4) {
+            // Of three spatial axes that may change, none is known to stay 1.
             if g.c == g.group && g.m / g.group <= 4 {
                 let wide = [4, 2, 1].into_iter().find(|o| w.output[2] >= 4 * o).unwrap_or(1);
                 out.push(self.kernel_tactic(DEPTHWISE, wide as i64, &fusion));
