@@ -67,6 +67,12 @@ __device__ __forceinline__ void cp_async_commit_group()
     asm volatile("cp.async.commit_group;" ::: "memory");
 }
 
+// The same with 4, 8 or 16 bytes, kept in the first-level cache: for what neighbouring threads or later copies read again.
+template <int BYTES> __device__ __forceinline__ void cp_async_ca(unsigned s_addr, const void* g, unsigned n_bytes)
+{
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(s_addr), "l"(g), "n"(BYTES), "r"(n_bytes) : "memory");
+}
+
 template <int PENDING>
 __device__ __forceinline__ void cp_async_wait_group()
 {

@@ -100,6 +100,9 @@ fn struct_bytes(name: &str) -> usize {
         "GemmParams" => 18 * 8,
         "ConvParams" => 30 * 4,
         "ConvNdParams" => 24 * 8,
+        "DepthwiseParams" => 14 * 4,
+        "FirstParams" => 17 * 4,
+        "MmaParams" => 39 * 4,
         "PoolParams" => 23 * 8,
         "PoolNhwcParams" => 24 * 8,
         "EpilogueStrides" => 20 * 8,
@@ -407,7 +410,7 @@ fn kernels_compile() {
         }
         files.insert(file);
     }
-    for file in ["gemm_simt.cu", "gemm_mma_sm80.cu", "gemm_wgmma_sm90.cu", "conv_igemm_simt.cu", "conv_igemm_mma_sm80.cu", "conv_depthwise.cu", "conv_direct.cu", "conv_transpose.cu", "pool.cu", "pool_nhwc.cu"] {
+    for file in ["gemm_simt.cu", "gemm_mma_sm80.cu", "gemm_wgmma_sm90.cu", "conv_igemm_simt.cu", "conv_igemm_mma_sm80.cu", "conv_depthwise.cu", "conv_direct.cu", "conv_nhwc_depthwise.cu", "conv_nhwc_first.cu", "conv_nhwc_mma.cu", "conv_transpose.cu", "pool.cu", "pool_nhwc.cu"] {
         assert!(files.contains(file), "{file} was not compiled");
     }
 }

@@ -13,7 +13,7 @@ use std::path::Path;
 
 /// Families of which every case has a CUDA tactic, but for what is named.
 const COVERED: &[(&str, &[&str])] =
-    &[("movers", &[]), ("quantized", &[]), ("reductions", &[]), ("resizes", &[]), ("indexing", &[]), ("vision", &[])];
+    &[("conv_nhwc", &[]), ("movers", &[]), ("quantized", &[]), ("reductions", &[]), ("resizes", &[]), ("indexing", &[]), ("vision", &[])];
 
 fn device(sm: u32) -> DeviceProps {
     let h200 = DeviceProps::example_h200();

@@ -12,6 +12,9 @@ use sinter::ops::pointwise::{Pointwise, Program};
 use sinter::ops::{Arg, DeviceOp, EvalCx, KernelSpec, Launch, LibraryGemm, Op, OpDef, Problem, Tactic, TacticOptions};
 use std::collections::HashMap;
 
+#[path = "cuda_sim_nhwc.rs"]
+mod nhwc;
+
 /// Memory of a step: every buffer as f64, by the argument that names it.
 struct Memory<'a> {
     inputs: Vec<Option<Vec<f64>>>,
@@ -467,6 +470,7 @@ fn simulate(t: &Tactic, op: &Op, p: &Problem, dev: &DeviceProps, inputs: &[Optio
                     "gemm_simt.cu" | "gemm_mma_sm80.cu" => m.gemm(spec, l),
                     "gemm_wgmma_sm90.cu" => m.wgmma(spec, l),
                     "conv_igemm_simt.cu" | "conv_igemm_mma_sm80.cu" | "conv_depthwise.cu" => m.plane_conv(spec, l),
+                    "conv_nhwc_depthwise.cu" | "conv_nhwc_first.cu" | "conv_nhwc_mma.cu" => m.conv_nhwc(spec, l),
                     "conv_direct.cu" => m.nd_conv(spec, l, false),
                     "conv_transpose.cu" => m.nd_conv(spec, l, true),
                     "split_finish.cu" => m.split_finish(spec, l),

@@ -297,8 +297,11 @@ impl Context<'_> {
         }
         let Some(fusion) = self.e.plan(self.p, self.extra.is_some(), self.dev, opt) else { return out };
         let (g, w) = (&self.g, &self.g.window);
+        let mut n_more = 0;
         if self.g.order != ChannelOrder::First {
-            // Kernels for channels last are enumerated here.
+            let mut last = super::nhwc::tactics(self, opt);
+            n_more += last.len();
+            out.append(&mut last);
         } else if self.is_planar() && !(opt.dynamic && self.p.outputs[0].dims.len() > 4) {
             // Of three spatial axes that may change, none is known to stay 1.
             if g.c == g.group && g.m / g.group <= 4 {
@@ -311,7 +314,7 @@ impl Context<'_> {
                 out.extend(self.tiled(&fusion));
             }
         }
-        out.truncate(MAX_TACTICS - 1);
+        out.truncate(MAX_TACTICS - 1 + n_more);
         out.push(self.kernel_tactic(DIRECT, 0, &fusion));
         out
     }
@@ -428,6 +431,9 @@ impl Context<'_> {
             let mut inner = tactic.clone();
             inner.params.remove(0);
             return self.as_product().program(&inner, &self.e, self.p, self.dev);
+        }
+        if super::nhwc::is_kind(tactic.params[0]) {
+            return super::nhwc::program(self, tactic);
         }
         let parts = parts(tactic, N_PARAMS)?;
         let extra = match (&self.extra, parts.code) {

@@ -7,6 +7,7 @@
 mod cpu;
 pub(crate) mod cuda;
 mod eval;
+mod nhwc;
 mod onnx;
 
 pub(crate) use cpu::{floats, optional_floats};

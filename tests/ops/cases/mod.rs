@@ -47,6 +47,7 @@ macro_rules! families {
 families! {
     attention,
     complex_mul,
+    conv_nhwc,
     indexing,
     ml,
     movers,
