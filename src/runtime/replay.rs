@@ -21,6 +21,8 @@ use std::sync::Arc;
 
 /// Sets of addresses that are kept for one set of shapes.
 const KEPT_ADDRESSES: usize = 8;
+/// So many are made before addresses are changed in place: applications often have two sets of buffers.
+const MADE_FOR_ADDRESSES: usize = 2;
 /// Fewer steps than this are launched as quickly one by one.
 const MIN_STEPS: usize = 2;
 
@@ -151,6 +153,9 @@ impl Replays {
 
     /// Graphs for other addresses that took these over; they are no longer kept.
     fn change(&mut self, key: &[u64], recorder: &mut Recorder<'_>) -> Option<Replay> {
+        if self.kept.len() < MADE_FOR_ADDRESSES {
+            return None;
+        }
         let n_in = recorder.bound.shape.inputs.len();
         let fixed = key.len() - 2;
         let changed = |old: &[u64], l: &Loc| match l {
