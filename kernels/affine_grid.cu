@@ -30,7 +30,6 @@ DEVICE REAL position(i64 i, i64 n)
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_IN* theta, T_IN* y, const AffineParams params)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     const i64 points = params.out[0] * params.out[1] * params.out[2], total = params.n * points;
     for (i64 flat = (i64)blockIdx.x * THREADS + threadIdx.x; flat < total; flat += (i64)gridDim.x * THREADS) {

@@ -14,7 +14,6 @@
 extern "C" __global__ void __launch_bounds__(32 * WARPS)
 KERNEL_NAME(const float* parts, const T_X* sinks, T_X* y, const Attention p, const int share, const int n_splits, const i64 n_rows)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     const i64 index = (i64)blockIdx.x * WARPS + threadIdx.x / 32, per_unit = p.q_len * share;
     if (index >= n_rows) return;

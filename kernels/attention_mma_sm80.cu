@@ -73,7 +73,6 @@ KERNEL_NAME(const T_X* q, const T_X* k, const T_X* v, const T_MASK* mask, const 
     const i64 b = at / units, kv_head = PACK ? unit : unit / p.group;
     const int n_rows = (int)p.q_len * share, first_row = tile * ROWS;
 
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     const int last_row = (first_row + ROWS < n_rows ? first_row + ROWS : n_rows) - 1;
     const int start = (int)seen_by(p, lengths, offsets, b, first_row / share).start;

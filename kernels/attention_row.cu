@@ -44,10 +44,7 @@ KERNEL_NAME(const T_X* q, const T_X* k, const T_X* v, const T_MASK* mask, const 
             const T_X* sinks, T_X* y, T_X* scores, const Attention p, const T_ACC scale, const T_ACC cap, const T_ACC lowest,
             const i64 n_chunks)
 {
-    griddepcontrol_launch_dependents();
-    griddepcontrol_wait();
     __shared__ T_ACC s_max[WARPS], s_sum[WARPS], s_y[WARPS][V_COLS];
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const i64 chunk = blockIdx.x % n_chunks, unit = blockIdx.x / n_chunks;

@@ -30,10 +30,7 @@ KERNEL_NAME(const T_X* q, const T_X* k, const T_X* v, const T_MASK* mask, const 
             const T_X* sinks, T_X* y, const Attention p, const T_ACC scale, const T_ACC cap, const T_ACC lowest,
             const i64 n_tiles, const i64 n_chunks)
 {
-    griddepcontrol_launch_dependents();
-    griddepcontrol_wait();
     __shared__ __align__(16) T_ACC s_q[TILE][STEP], s_k[KEYS][PITCH], s_w[TILE][KEYS];
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const i64 chunk = blockIdx.x % n_chunks, tile = blockIdx.x / n_chunks % n_tiles, unit = blockIdx.x / n_chunks / n_tiles;

@@ -22,7 +22,6 @@ struct Update
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_UNIT* past, const T_UNIT* fresh, const T_START* start, T_UNIT* out, const Update p)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     for (i64 i = (i64)blockIdx.x * THREADS + threadIdx.x; i < p.n; i += (i64)gridDim.x * THREADS) {
         const i64 c = i % p.row, t = i / p.row % p.n_out, u = i / p.row / p.n_out;

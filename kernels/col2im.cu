@@ -21,7 +21,6 @@ struct Col2ImParams
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_IN* x, T_IN* y, const Col2ImParams params)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     i64 pixels = 1, taps = 1, steps = 1;
 #pragma unroll

@@ -17,7 +17,6 @@ struct ComplexShape {
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_DATA* a, const T_DATA* b, T_DATA* y, const i64 n, const i32 axes, const ComplexShape shape)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     for (i64 at = (i64)blockIdx.x * THREADS + threadIdx.x; at < n; at += (i64)gridDim.x * THREADS) {
         i64 rest = at, i = 0, j = 0;

@@ -16,7 +16,6 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_UNIT* x, T_UNIT* y, const i64 rows, const i64 cols, const i64 x_pitch, const i64 y_pitch,
             const i64 x_offset, const i64 y_offset)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     const i64 total = rows * cols;
     for (i64 at = (i64)blockIdx.x * THREADS + threadIdx.x; at < total; at += (i64)gridDim.x * THREADS) {

@@ -84,7 +84,6 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_IN* x, const T_IN* w, const T_BIAS* bias, T_OUT* y, const ConvParams params, const void* e0,
             const void* e1, const void* e2, const void* e3, const EpilogueStrides epi)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     const i64 plane = (i64)blockIdx.z * 65535 + blockIdx.y;
     if (plane >= (i64)params.n * params.k) return;

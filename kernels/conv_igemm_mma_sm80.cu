@@ -49,7 +49,6 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_IN* x, const T_IN* w, const T_BIAS* bias, T_OUT* y, const ConvParams params, const void* e0,
             const void* e1, const void* e2, const void* e3, const EpilogueStrides epi)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     extern __shared__ uint4 s_bytes[];  // 16-byte aligned
     T_IN* s_tiles = (T_IN*)s_bytes;  // [2, STAGE_ELEMENTS]: w tile [channel, crs], then x tile [crs, pixel]

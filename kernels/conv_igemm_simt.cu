@@ -46,7 +46,6 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_IN* x, const T_IN* w, const T_BIAS* bias, T_OUT* y, const ConvParams params, const void* e0,
             const void* e1, const void* e2, const void* e3, const EpilogueStrides epi)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     __shared__ __attribute__((aligned(16))) ACC s_w[2][BLOCK_K][BLOCK_M + PAD];  // [stage, crs, channel]
     __shared__ __attribute__((aligned(16))) ACC s_x[2][BLOCK_K][BLOCK_N + PAD];  // [stage, crs, pixel]

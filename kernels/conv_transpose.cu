@@ -36,7 +36,6 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_IN* x, const T_IN* w, const T_BIAS* bias, T_OUT* y, const ConvNdParams params, const void* e0,
             const void* e1, const void* e2, const void* e3, const EpilogueStrides epi)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     const i32 c_group = (i32)(params.c / params.groups), k_group = (i32)(params.k / params.groups);
     const i32 in0 = (i32)params.in[0], in1 = (i32)params.in[1], in2 = (i32)params.in[2];

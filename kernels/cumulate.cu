@@ -17,7 +17,6 @@ struct Join { DEVICE A operator()(A a, A b) const { return PRODUCT ? a * b : a +
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_DATA* x, T_DATA* y, const i64 rows, const i64 length, const i64 inner)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     const A zero = (A)PRODUCT;
     const Join join;

@@ -24,7 +24,6 @@ struct DeformParams
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_IN* x, const T_IN* offset, const T_IN* mask, T_IN* y, const DeformParams params)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     const i64 points = params.out[0] * params.out[1] * params.out[2], plane = params.in[0] * params.in[1] * params.in[2];
     const i64 taps = params.window[0] * params.window[1] * params.window[2], total = params.n * params.c * taps * points;

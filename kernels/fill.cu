@@ -14,7 +14,6 @@ static_assert(VEC * sizeof(T_UNIT) <= 16, "at most 16 bytes a store");
 
 extern "C" __global__ void __launch_bounds__(THREADS) KERNEL_NAME(T_UNIT* y, const i64 n, const u64 value)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     T_UNIT r[VEC];
 #pragma unroll

@@ -37,7 +37,6 @@ struct FourierParams
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(ACC2* table, const i64 n)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     for (i64 t = (i64)blockIdx.x * THREADS + threadIdx.x; t < n; t += (i64)gridDim.x * THREADS) {
         double s, c;
@@ -68,7 +67,6 @@ DEVICE ACC2 sample(const T_IN* g_x, const T_IN* window, i64 t, const FourierPara
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_IN* x, const T_IN* window, const ACC2* table, const ACC2* from, ACC2* to, T_IN* y, const FourierParams params)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     const i64 total = params.outer[0] * params.outer[1] * params.inner * params.results;
     const i32 l = (i32)params.l, longer = (i32)(params.l * params.r), apart = (i32)(params.n / longer), r = (i32)params.r;

@@ -15,7 +15,6 @@
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_UNIT* x, const T_INDEX* index, T_UNIT* y, const i64 outer, const i64 axis, const i64 n_index, const i64 inner)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     const i64 total = outer * n_index * inner;
     for (i64 at = (i64)blockIdx.x * THREADS + threadIdx.x; at < total; at += (i64)gridDim.x * THREADS) {

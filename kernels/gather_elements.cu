@@ -14,7 +14,6 @@
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_UNIT* x, const T_INDEX* index, T_UNIT* y, const Shape shape, const Strides strides, const i64 axis, const i64 axis_stride, const i64 n)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     for (i64 at = (i64)blockIdx.x * THREADS + threadIdx.x; at < n; at += (i64)gridDim.x * THREADS) {
         i32 coord[RANK];

@@ -13,7 +13,6 @@
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_UNIT* x, const T_INDEX* index, T_UNIT* y, const Tuple tuple, const i64 n)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     for (i64 at = (i64)blockIdx.x * THREADS + threadIdx.x; at < n; at += (i64)gridDim.x * THREADS) {
         const i64 row = n >> 31 ? at / tuple.inner : (u32)at / (u32)tuple.inner;

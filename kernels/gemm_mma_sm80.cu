@@ -68,7 +68,6 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_IN* a, const T_IN* b, const T_BIAS* bias, T_OUT* c, const GemmParams params, const float alpha,
             const void* e0, const void* e1, const void* e2, const void* e3, const EpilogueStrides epi)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     extern __shared__ uint4 s_bytes[];  // 16-byte aligned
     T_IN* s_tiles = (T_IN*)s_bytes;  // [STAGES, STAGE_ELEMENTS]: a tile, then b tile

@@ -79,7 +79,6 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_IN* a, const T_IN* b, const T_BIAS* bias, T_OUT* c, const GemmParams params, const float alpha,
             const void* e0, const void* e1, const void* e2, const void* e3, const EpilogueStrides epi)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     __shared__ __attribute__((aligned(16))) ACC s_a[2][BLOCK_K][BLOCK_M + PAD];  // [stage, k, m]
     __shared__ __attribute__((aligned(16))) ACC s_b[2][BLOCK_K][BLOCK_N + PAD];  // [stage, k, n]

@@ -127,7 +127,6 @@ DEVICE Taps none()
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_X* x, const T_GRID* grid, T_X* y, const GridParams params)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     const i32 n0 = (i32)params.in[0], n1 = (i32)params.in[1], n2 = (i32)params.in[2];
     const i64 plane = params.in[0] * params.in[1] * params.in[2], total = params.n * params.points;

@@ -12,7 +12,6 @@
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_DATA* x, T_DATA* y, double* work, const i64 n)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     __shared__ i64 s_pivot;
     const i64 pitch = 2 * n, base = blockIdx.x * n * n;

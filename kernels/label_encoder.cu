@@ -19,7 +19,6 @@ DEVICE bool before(Key a, Key b) { return a < b || (b != b && a == a); }
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_KEY* x, const T_KEY* keys, const T_UNIT* values, T_UNIT* y, const i64 n, const i64 n_keys)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     for (i64 at = (i64)blockIdx.x * THREADS + threadIdx.x; at < n; at += (i64)gridDim.x * THREADS) {
         const Key key = to_compute(x[at]);

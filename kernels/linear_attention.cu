@@ -24,7 +24,6 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS)
 KERNEL_NAME(const T_X* q, const T_X* k, const T_X* v, const T_STATE* past, const T_X* decay, const T_X* beta, T_X* y,
             T_STATE* state, T_ACC* work, const Linear p, const T_ACC scale)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     const int lane = threadIdx.x % 32;
     const i64 column = (i64)blockIdx.x * WARPS + threadIdx.x / 32;

@@ -34,7 +34,6 @@ typedef u8 T_ZERO;
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_DATA* a, const u8* b, const T_DATA* scales, const T_ZERO* zeros, const T_DATA* bias, T_DATA* y, const i64 m, const i64 n, const i64 k)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     const int lane = threadIdx.x % 32;
     const i64 column = (i64)blockIdx.x * (THREADS / 32) + threadIdx.x / 32;

@@ -19,7 +19,6 @@ struct UnpoolParams
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_UNIT* x, const i64* index, T_UNIT* y, const UnpoolParams params)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     for (i64 i = (i64)blockIdx.x * THREADS + threadIdx.x; i < params.n; i += (i64)gridDim.x * THREADS) {
         i64 rest = index[i], place = 0, stride = 1;

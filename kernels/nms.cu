@@ -42,7 +42,6 @@ DEVICE bool overlaps(const Box& a, const Box& b, float limit)
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const float* boxes, const float* scores, const i64* most, const float* overlap, const float* least, void* items, u32* dropped, i32* selected, i64* counts, const i64 classes, const i64 n, const i64 pad, const i64 phases)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     const i64 row = blockIdx.x, words = (n + 31) / 32;
     Item* item = (Item*)items + row * pad;

@@ -12,7 +12,6 @@
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const i32* selected, const i64* starts, i64* y, const i64 rows, const i64 classes, const i64 n, const i64 total)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     const i64 row = blockIdx.x, start = starts[row];
     i64 end = row + 1 < rows ? starts[row + 1] : total;

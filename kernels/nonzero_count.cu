@@ -12,7 +12,6 @@
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_DATA* x, i64* counts, const i64 n)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     __shared__ i32 s_scratch[THREADS / 32];
     for (i64 chunk = blockIdx.x; chunk * CHUNK < n; chunk += gridDim.x) {

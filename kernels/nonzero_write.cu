@@ -19,7 +19,6 @@ struct Plus { DEVICE i32 operator()(i32 a, i32 b) const { return a + b; } };
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_DATA* x, const i64* starts, i64* y, const Dims dims, const i64 rank, const i64 total, const i64 n)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     __shared__ i32 s_scratch[THREADS / 32];
     for (i64 chunk = blockIdx.x; chunk * CHUNK < n; chunk += gridDim.x) {

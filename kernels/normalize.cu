@@ -84,7 +84,6 @@ KERNEL_NAME(const T_X* x, const T_PARAM* scale, const T_PARAM* bias, const T_X* 
             ACC* factor, T_X* sum, const i64 rows, const i32 cols, const i32 run, const i64 period, const i64 step,
             const float epsilon)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     const int lane = threadIdx.x % LANES;
     const i64 row = (i64)blockIdx.x * (THREADS / LANES) + threadIdx.x / LANES;

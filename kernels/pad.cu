@@ -44,7 +44,6 @@ DEVICE i64 map(i64 i, i64 n)
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_UNIT* x, T_UNIT* y, const Shape out_shape, const PadAxes in, const u64 value)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     i64 n = 1;
 #pragma unroll

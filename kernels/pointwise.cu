@@ -121,7 +121,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) KERNEL_NAME(FOR_IN(IN_PARA
     const Shape shape, const InputStrides strides)
 #endif
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
 #if MODE == MODE_STRIDED
     i64 n = 1;

@@ -37,7 +37,6 @@ struct PoolParams
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_IN* x, T_IN* y, i64* index, const PoolParams params, const float p)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     const i32 o0 = (i32)params.out[0], o1 = (i32)params.out[1], o2 = (i32)params.out[2];
     const i32 n0 = (i32)params.in[0], n1 = (i32)params.in[1], n2 = (i32)params.in[2];

@@ -23,7 +23,6 @@ KERNEL_NAME(const T_X* x, const T_W* w, const T_X* x_zero, const T_W* w_zero, co
             const float* w_scale, const float* y_scale, const T_ZERO* y_zero, T_OUT* y, const ConvNdParams params,
             const i32 w_zero_step, const i32 w_scale_step)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     const i32 c_group = (i32)(params.c / params.groups), k_group = (i32)(params.k / params.groups);
     const i32 in0 = (i32)params.in[0], in1 = (i32)params.in[1], in2 = (i32)params.in[2];

@@ -30,7 +30,6 @@ KERNEL_NAME(const T_X* x, const T_W* w, const T_X* x_zero, const T_W* w_zero, co
             const float* w_scale, const float* y_scale, const T_ZERO* y_zero, T_OUT* y, const ConvNdParams params,
             const i32 w_zero_step, const i32 w_scale_step)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     __shared__ u32 s_w[WORDS][TILE + 1];  // [word of k, channel]
     __shared__ u32 s_x[WORDS][TILE + 1];  // [word of k, pixel]

@@ -63,7 +63,6 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_A* a, const T_B* b, const T_A* a_zero, const T_B* b_zero, const T_BIAS* bias, const float* a_scale,
             const float* b_scale, const float* y_scale, const T_ZERO* y_zero, T_OUT* y, const QGemmParams params, const float alpha)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     __shared__ u32 s_a[WORDS][TILE + 1];  // [word of k, m]
     __shared__ u32 s_b[WORDS][TILE + 1];  // [word of k, n]

@@ -32,7 +32,6 @@ template <> struct Unit<double> { DEVICE static double of(u32 a, u32 b) { return
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(T_OUT* y, const i64 n, const double low, const double span, const i64 key)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     u64 k = (u64)key;
 #if FRESH

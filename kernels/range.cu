@@ -20,7 +20,6 @@ typedef i64 Number;
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(T_OUT* y, const i64 n, const Number start, const Number delta)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     for (i64 i = (i64)blockIdx.x * THREADS + threadIdx.x; i < n; i += (i64)gridDim.x * THREADS)
         y[i] = from_acc<T_OUT>(start + (Number)i * delta);

@@ -145,7 +145,6 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_IN* x, const T_IN* r, const T_IN* rbias, const i32* lengths, const T_IN* h0, const T_IN* c0, const T_IN* peepholes, T_IN* y, T_IN* y_h,
             T_IN* y_c, Acc<T_IN>::type* work, const Sizes z, const Floats f)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     extern __shared__ double s_memory[];
     const int hidden = (int)z.hidden, units = (int)z.units;

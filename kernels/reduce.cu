@@ -176,7 +176,6 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_IN* x, T_OUT* y, const Shape out_shape, const Strides out_strides, const Shape red_shape,
             const Strides red_strides, const i64 n_out, const i64 n_red)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     const i64 o = (i64)blockIdx.x * (THREADS / LANES) + threadIdx.x / LANES;
     const int lane = threadIdx.x % LANES;

@@ -196,7 +196,6 @@ DEVICE Wide same_wide(i32 o)
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_IN* x, T_IN* y, const i64 planes, const ResizeParams params)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     const i32 o1 = params.out[1], o2 = params.out[2], pixels = params.out[0] * o1 * o2;
     const i32 n1 = params.in[1], n2 = params.in[2];

@@ -15,7 +15,6 @@
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_UNIT* x, const T_INDEX* length, T_UNIT* y, const i64 first, const i64 second, const i64 inner, const i64 n)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     const i64 time = BATCH_FIRST ? second : first;
     for (i64 at = (i64)blockIdx.x * THREADS + threadIdx.x; at < n; at += (i64)gridDim.x * THREADS) {

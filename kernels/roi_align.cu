@@ -67,7 +67,6 @@ DEVICE REAL larger(REAL a, REAL b) { return a > b ? a : b; }
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_IN* x, const T_IN* rois, const T_INDEX* batch, T_IN* y, const RoiParams params, const float scale)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     const i64 cells = params.ph * params.pw, total = params.k * params.c * cells;
     const i32 h = (i32)params.h, w = (i32)params.w;

@@ -34,7 +34,6 @@ DEVICE i64 edge(REAL v, i64 first, i64 n)
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_IN* x, const T_IN* rois, T_IN* y, const RoiParams params, const float scale)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     const i64 cells = params.ph * params.pw, total = params.k * params.c * cells;
     for (i64 flat = (i64)blockIdx.x * THREADS + threadIdx.x; flat < total; flat += (i64)gridDim.x * THREADS) {

@@ -22,7 +22,6 @@ struct Rotary
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_X* x, const T_X* cos, const T_X* sin, const T_POSITION* positions, T_X* y, const Rotary p)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     typedef typename Acc<T_X>::type A;
     const i64 half = p.dim / 2;

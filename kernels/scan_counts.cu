@@ -14,7 +14,6 @@ struct Plus { DEVICE i64 operator()(i64 a, i64 b) const { return a + b; } };
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(i64* counts, i64* total, const i64 n)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     __shared__ i64 s_scratch[THREADS / 32];
     i64 carry = 0;

@@ -16,7 +16,6 @@
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_INDEX* index, const T_DATA* update, T_DATA* y, const Tuple tuple, const i64 count, const i64 n)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     for (i64 at = (i64)blockIdx.x * THREADS + threadIdx.x; at < n; at += (i64)gridDim.x * THREADS) {
         const i64 first = at / tuple.inner, i = at - first * tuple.inner;

@@ -47,7 +47,6 @@ struct Normalize
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_IN* x, T_OUT* y, const i64 rows, const i64 cols, const i64 inner)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
 #if MODE == MODE_WARP
     static_assert(MAX_COLS % (32 * VEC) == 0 && MAX_COLS <= 2048, "a warp holds whole vectors, at most 64 elements a lane");

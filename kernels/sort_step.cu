@@ -13,7 +13,6 @@
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(void* items, const i64 pad, const i64 size, const i64 stride, const i64 n)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     const i64 half = pad / 2;
     for (i64 at = (i64)blockIdx.x * THREADS + threadIdx.x; at < n; at += (i64)gridDim.x * THREADS) {

@@ -27,7 +27,6 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_PART* part, const T_BIAS* bias, T_OUT* y, const Shape shape, const i32 splits, const void* e0,
             const void* e1, const void* e2, const void* e3, const EpilogueStrides epi)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     const i64 total = (i64)shape.size[0] * shape.size[1] * shape.size[2] * shape.size[3] * shape.size[4];
     const Epilogue epilogue_of{{e0, e1, e2, e3}, epi};

@@ -19,7 +19,6 @@
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_UNIT* x, T_UNIT* y, const Shape shape, const Strides strides, const i64 base)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     const T_UNIT* g_x = x + base;
 #if MODE == MODE_FLAT

@@ -21,7 +21,6 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const float* x, const float* v, const float* b, float* y, float* work, const i64 rows, const i64 n, const i64 extra,
             const float gamma, const float coef0, const float degree)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     const i64 thread = (i64)blockIdx.x * THREADS + threadIdx.x, stride = (i64)gridDim.x * THREADS;
 #if MODE == 0

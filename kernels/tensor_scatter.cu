@@ -14,7 +14,6 @@
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_UNIT* update, const T_INDEX* write, T_UNIT* y, const i64 per_batch, const i64 length, const i64 rows, const i64 inner, const i64 n)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     for (i64 at = (i64)blockIdx.x * THREADS + threadIdx.x; at < n; at += (i64)gridDim.x * THREADS) {
         const i64 row = at / inner, i = at - row * inner, o = row / rows, s = row - o * rows;

@@ -13,7 +13,6 @@
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_DATA* x, const i64* pool, const i64* grams, const float* weights, float* y, const i64 length, const i64 n_grams, const i64 columns, const i64 max_skip, const i64 n)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     for (i64 at = (i64)blockIdx.x * THREADS + threadIdx.x; at < n; at += (i64)gridDim.x * THREADS) {
         const i64 batch = at / n_grams, g = at - batch * n_grams;

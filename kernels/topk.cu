@@ -30,7 +30,6 @@ struct Plus { DEVICE u32 operator()(u32 a, u32 b) const { return a + b; } };
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_DATA* x, void* items, T_DATA* y, i64* index, const i64 length, const i64 inner, const i64 k, const i64 pad, const i64 direct)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     extern __shared__ uint4 s_memory[];
     __shared__ u32 s_bins[256];

@@ -13,7 +13,6 @@
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_UNIT* x, const void* items, T_UNIT* y, i64* index, const i64 length, const i64 inner, const i64 k, const i64 pad, const i64 n)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     for (i64 at = (i64)blockIdx.x * THREADS + threadIdx.x; at < n; at += (i64)gridDim.x * THREADS) {
         const i64 row = at / k, j = at - row * k, o = row / inner, i = row - o * inner;

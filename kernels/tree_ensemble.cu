@@ -73,7 +73,6 @@ KERNEL_NAME(const T_IN* x, const i32* nodes, const T_IN* splits, const i32* targ
             i32* leaves, const i64 rows, const i64 features, const i64 n_trees, const i64 n_targets, const i64 n_nodes,
             const i64 n_weights)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     const i64 thread = (i64)blockIdx.x * THREADS + threadIdx.x, stride = (i64)gridDim.x * THREADS;
 #if MODE == 0

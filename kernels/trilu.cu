@@ -12,7 +12,6 @@
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_UNIT* x, const i64* k, T_UNIT* y, const i64 rows, const i64 columns, const i64 n)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     // The distance of two positions is below 2^40, so that a k beyond means the same as one there.
     const i64 far = (i64)1 << 41;

@@ -18,7 +18,6 @@ struct Plus { DEVICE i32 operator()(i32 a, i32 b) const { return a + b; } };
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_DATA* x, const i32* order, i32* group, i32* start, i32* rank, i64* total, const i64 outer, const i64 n, const i64 inner)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     __shared__ i32 s_scratch[THREADS / 32];
     const Slices<T_DATA> slices{x, outer, n, inner};

@@ -17,7 +17,6 @@
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_DATA* x, i32* order, const i64 outer, const i64 n, const i64 inner, const i64 pad, const i64 size, const i64 stride, const i64 threads)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     const Slices<T_DATA> slices{x, outer, n, inner};
     const i64 first = (i64)blockIdx.x * THREADS + threadIdx.x, step = (i64)gridDim.x * THREADS;

@@ -13,7 +13,6 @@
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const i32* order, const i32* group, const i32* start, const i32* rank, i64* first, i64* inverse, i64* count, const i64 total, const i64 n)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     for (i64 j = (i64)blockIdx.x * THREADS + threadIdx.x; j < n; j += (i64)gridDim.x * THREADS) {
         const i64 g = group[j], begin = start[g], to = SORTED ? g : rank[order[begin]];

@@ -51,7 +51,8 @@ knobs! {
     CUBLASLT_PATH = "SINTER_CUBLASLT_PATH";
     /// `off`: contexts launch their steps one by one instead of as CUDA graphs.
     REPLAY = "SINTER_REPLAY";
-    /// `off`: no kernel is launched while the one before it still runs.
+    /// When a kernel that waits by itself is launched: `off` when the one before it has ended, `begun` when all of its
+    /// blocks have begun; default: when each has ended, or has allowed it.
     OVERLAP = "SINTER_OVERLAP";
     /// Comma-separated passes to leave out, for finding the one that is wrong.
     SKIP_PASSES = "SINTER_SKIP_PASSES";

@@ -2,7 +2,7 @@
 
 use crate::base::{Result, knobs};
 use crate::device::DeviceRef;
-use crate::device::cuda::{Function, Module};
+use crate::device::cuda::{Function, Module, Start};
 use crate::engine::{DevicePlan, KernelImage};
 use crate::internal;
 use crate::ops::{KernelSpec, Tactic};
@@ -34,8 +34,13 @@ impl LoadedKernels {
             return Ok(());
         }
         let module = Module::load(cuda, &k.cubin)?;
-        let waits = k.waits && device.props().sm >= 90 && knobs::OVERLAP.get().as_deref() != Some("off");
-        self.functions.insert(k.spec.clone(), module.function(&k.entry)?.waiting(waits));
+        let start = match knobs::OVERLAP.get().as_deref() {
+            Some("off") => Start::AfterAll,
+            _ if !k.waits || device.props().sm < 90 => Start::AfterAll,
+            Some("begun") => Start::WhenBegun,
+            _ => Start::WhenAllowed,
+        };
+        self.functions.insert(k.spec.clone(), module.function(&k.entry)?.starting(start));
         self._modules.push(module);
         Ok(())
     }

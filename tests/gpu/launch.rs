@@ -4,7 +4,7 @@ use crate::{Gpu, Memory, Stream, assert_same, gpu, have_nvrtc};
 use sinter::base::ErrorCode;
 use sinter::device::cuda::graph::GraphBuilder;
 use sinter::device::cuda::launch::launch;
-use sinter::device::cuda::{Module, PreparedLaunch, arch_of, nvrtc};
+use sinter::device::cuda::{Function, Module, PreparedLaunch, Start, arch_of, nvrtc};
 use sinter::device::{Device, RawStream};
 use sinter::ops::tactic::{Arg, Launch, i32_struct};
 
@@ -202,7 +202,7 @@ fn programmatic_launches_keep_their_order() {
     let memory = Memory::of(&gpu, &vec![0f32; 100_000]);
     let mut prepared = PreparedLaunch::new(module.function("grow").unwrap(), &grow_launch(100_000)).unwrap();
     prepared.set_address(0, memory.ptr).unwrap();
-    prepared.set_programmatic(gpu.props().sm >= 90);
+    prepared.set_start(if gpu.props().sm >= 90 { Start::WhenAllowed } else { Start::AfterAll });
     {
         let _context = gpu.enter().unwrap();
         for _ in 0..100 {
@@ -221,13 +221,20 @@ fn kernels_of_a_built_graph_keep_their_order_and_take_new_addresses() {
     }
     let stream = Stream::new(&gpu);
     let module = compile(&gpu, GROW_SOURCE, &[]);
-    const N: usize = 100_000;
-    let (one, two) = (Memory::of(&gpu, &vec![0f32; N]), Memory::of(&gpu, &vec![0f32; N]));
-    let waits = gpu.props().sm >= 90;
-    let mut prepared = PreparedLaunch::new(module.function("grow").unwrap().waiting(waits), &grow_launch(N as i32)).unwrap();
-    prepared.set_address(0, one.ptr).unwrap();
     let _context = gpu.enter().unwrap();
-    let mut builder = GraphBuilder::new(&gpu).unwrap();
+    for start in [Start::AfterAll, Start::WhenAllowed, Start::WhenBegun] {
+        if gpu.props().sm >= 90 || start == Start::AfterAll {
+            built_graph(&gpu, &stream, module.function("grow").unwrap().starting(start));
+        }
+    }
+}
+
+fn built_graph(gpu: &Gpu, stream: &Stream<'_>, grow: Function) {
+    const N: usize = 100_000;
+    let (one, two) = (Memory::of(gpu, &vec![0f32; N]), Memory::of(gpu, &vec![0f32; N]));
+    let mut prepared = PreparedLaunch::new(grow, &grow_launch(N as i32)).unwrap();
+    prepared.set_address(0, one.ptr).unwrap();
+    let mut builder = GraphBuilder::new(gpu).unwrap();
     // SAFETY: the arguments are the kernel's; the memory lives to the end.
     let (graph, last) = unsafe {
         let mut after = vec![builder.fill(one.ptr, 0, N * 4, &[]).unwrap().unwrap()];

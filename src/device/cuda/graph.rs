@@ -8,7 +8,7 @@
 //! ([`GraphExec::set_kernel`]).
 
 use super::driver::{check, code};
-use super::{CudaDevice, PreparedLaunch, RawStream};
+use super::{CudaDevice, PreparedLaunch, RawStream, Start};
 use crate::device::Device;
 use crate::base::Result;
 use crate::{bail, log_warn};
@@ -72,9 +72,8 @@ pub struct Node {
 // SAFETY: a plain handle.
 unsafe impl Send for Node {}
 
-/// `CUgraphEdgeData` of an edge to a kernel that waits by itself: it may start when every block of the one before has
-/// let it, or has ended.
-const PROGRAMMATIC: sys::CUgraphEdgeData = sys::CUgraphEdgeData { from_port: 1, to_port: 0, type_: 1, reserved: [0; 5] };
+/// `CUgraphEdgeData` of an edge to a kernel that waits by itself.
+const EARLY: sys::CUgraphEdgeData = sys::CUgraphEdgeData { from_port: 1, to_port: 0, type_: 1, reserved: [0; 5] };
 /// The one before has ended.
 const FULL: sys::CUgraphEdgeData = sys::CUgraphEdgeData { from_port: 0, to_port: 0, type_: 0, reserved: [0; 5] };
 
@@ -121,17 +120,22 @@ impl GraphBuilder {
     /// As for running the launch, whenever the graph runs.
     pub unsafe fn kernel(&mut self, launch: &mut PreparedLaunch, after: &[Node]) -> Result<Node> {
         let params = launch.node_params();
-        let early = launch.is_programmatic() && after.iter().any(|n| n.is_kernel);
-        let edges = self.graph.device.driver.cuGraphAddDependencies_v2.filter(|_| early);
+        let port = match launch.start() {
+            Start::AfterAll => None,
+            Start::WhenAllowed => Some(1),
+            Start::WhenBegun => Some(2),
+        };
+        let early = port.filter(|_| after.iter().any(|n| n.is_kernel)).map(|from_port| sys::CUgraphEdgeData { from_port, ..EARLY });
+        let edges = self.graph.device.driver.cuGraphAddDependencies_v2.zip(early);
         let behind = if edges.is_some() { &[] } else { after };
         // SAFETY: the parameters point to memory of `launch`, which the driver copies.
         let raw = self.add("a kernel", behind, |d, node, g, deps, n| unsafe {
             (d.driver.cuGraphAddKernelNode_v2)(node, g, deps, n, &params)
         })?;
-        if let Some(add) = edges {
+        if let Some((add, early)) = edges {
             let from: Vec<sys::CUgraphNode> = after.iter().map(|n| n.raw).collect();
             let to = vec![raw; after.len()];
-            let mut kind: Vec<_> = after.iter().map(|n| if n.is_kernel { PROGRAMMATIC } else { FULL }).collect();
+            let mut kind: Vec<_> = after.iter().map(|n| if n.is_kernel { early } else { FULL }).collect();
             // SAFETY: nodes of this graph; three lists of one length.
             let mut status = unsafe { add(self.graph.raw, from.as_ptr(), to.as_ptr(), kind.as_ptr(), from.len()) };
             if status != code::SUCCESS {

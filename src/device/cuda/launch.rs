@@ -5,7 +5,7 @@
 //! many launches).
 
 use super::driver::check;
-use super::{CudaDevice, Function, RawStream, tensor_map};
+use super::{CudaDevice, Function, RawStream, Start, tensor_map};
 use crate::base::Result;
 use crate::ensure;
 use crate::ops::tactic::{Arg, Launch, TensorMap};
@@ -163,7 +163,7 @@ pub struct PreparedLaunch {
     block: [u32; 3],
     smem: u32,
     args: PackedArgs,
-    programmatic: bool,
+    start: Start,
 }
 
 // SAFETY: the pointers lie in the value's own allocation; the handles may be used from any thread.
@@ -192,7 +192,7 @@ impl PreparedLaunch {
             block: launch.block,
             smem: launch.smem,
             args: PackedArgs::new(&launch.args),
-            programmatic: function.waits(),
+            start: function.start(),
         })
     }
 
@@ -215,17 +215,14 @@ impl PreparedLaunch {
         self.args.set_address(slot_idx, address, |map, address| tensor_map::encode(driver, map, address))
     }
 
-    /// Lets the kernel start before the one ahead of it on the stream has ended (programmatic dependent launch), or not.
-    ///
-    /// Only for kernels that wait with `griddepcontrol.wait` before they touch what earlier kernels wrote: at first it is
-    /// what [`Function::waits`] says.
-    pub fn set_programmatic(&mut self, on: bool) {
-        self.programmatic = on;
+    /// When the kernel may start: what [`Function::start`] said, or something else from now on.
+    pub fn set_start(&mut self, start: Start) {
+        self.start = start;
     }
 
-    /// Whether it may start before the one ahead of it has ended.
-    pub fn is_programmatic(&self) -> bool {
-        self.programmatic
+    /// When the kernel may start.
+    pub fn start(&self) -> Start {
+        self.start
     }
 
     /// The launch as the parameters of a graph's node; they point into this value.
@@ -254,7 +251,7 @@ impl PreparedLaunch {
     pub unsafe fn run(&mut self, stream: RawStream) -> Result<()> {
         let driver = self.function.driver;
         let pointers = self.args.pointers.as_mut_ptr();
-        let status = if self.programmatic {
+        let status = if self.start != Start::AfterAll {
             // SAFETY: all zeros is a valid attribute (the value is a union of integers and handles).
             let mut attribute: sys::CUlaunchAttribute = unsafe { std::mem::zeroed() };
             attribute.id = sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;

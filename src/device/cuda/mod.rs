@@ -34,7 +34,7 @@ use std::sync::{Arc, OnceLock, Weak};
 pub use driver::ContextGuard;
 pub use kernel_cache::{Cubin, arch_of, compile_all};
 pub use launch::PreparedLaunch;
-pub use module::{Function, Module};
+pub use module::{Function, Module, Start};
 
 /// One CUDA device in one context. Shared by everything that uses it.
 pub struct CudaDevice {

@@ -61,7 +61,7 @@ impl Module {
             bail!(NotFound, "the cubin has no kernel named {name:?}");
         }
         check(self.device.driver, status, || format!("looking up kernel {name:?}"))?;
-        Ok(Function { driver: self.device.driver, context: self.device.context, raw, waits: false })
+        Ok(Function { driver: self.device.driver, context: self.device.context, raw, start: Start::AfterAll })
     }
 
     /// The device that the module was loaded on.
@@ -96,7 +96,18 @@ pub struct Function {
     pub(super) driver: &'static Driver,
     context: sys::CUcontext,
     pub(super) raw: sys::CUfunction,
-    waits: bool,
+    start: Start,
+}
+
+/// When a kernel may be launched, as seen from the kernel before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// It has ended.
+    AfterAll,
+    /// Each of its blocks has allowed it (`griddepcontrol.launch_dependents`), or has ended.
+    WhenAllowed,
+    /// Each of its blocks has begun; in graphs, elsewhere as above.
+    WhenBegun,
 }
 
 // SAFETY: a function handle may be used from any thread.
@@ -105,15 +116,15 @@ unsafe impl Send for Function {}
 unsafe impl Sync for Function {}
 
 impl Function {
-    /// Says whether the kernel waits for the kernels before it (`kernels/common/ptx.cuh`), so that it may be launched while
-    /// they still run. A lie gives wrong numbers.
-    pub fn waiting(self, waits: bool) -> Function {
-        Function { waits, ..self }
+    /// Says when the kernel may be launched. Only one that waits by itself (`kernels/common/ptx.cuh`) may be early: another
+    /// gives wrong numbers.
+    pub fn starting(self, start: Start) -> Function {
+        Function { start, ..self }
     }
 
-    /// Whether the kernel may be launched while the kernels before it still run.
-    pub fn waits(&self) -> bool {
-        self.waits
+    /// When the kernel may be launched; at first, after all.
+    pub fn start(&self) -> Start {
+        self.start
     }
 
     /// Lets launches use this much dynamic shared memory. Never lowers the bound: launches of other sizes share it.
