@@ -39,6 +39,8 @@ struct PoolNhwcParams
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_IN* x, T_IN* y, const PoolNhwcParams params, const float p)
 {
+    griddepcontrol_launch_dependents();
+    griddepcontrol_wait();
     const i32 n0 = (i32)params.in[0], n1 = (i32)params.in[1], n2 = (i32)params.in[2];
     const i32 w0 = (i32)params.window[0];
     const i32 w1 = WINDOW_H ? WINDOW_H : (i32)params.window[1], w2 = WINDOW_W ? WINDOW_W : (i32)params.window[2];

@@ -3,7 +3,7 @@
 //! One that swaps the last two axes in front of a `MatMul` becomes its flag, as does that part of a larger one; one that
 //! only moves axes of size 1 moves no data and becomes a `Reshape`.
 
-use super::cancel_transposes::perm_of;
+use super::axes::perm_of;
 use super::simplify_shapes::reshape_spec;
 use crate::base::Result;
 use crate::network::{Graph, NodeId, Patch};

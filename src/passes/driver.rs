@@ -85,7 +85,7 @@ impl<P: NodePass> Pass for P {
     }
 }
 
-fn is_refusal(code: ErrorCode) -> bool {
+pub(super) fn is_refusal(code: ErrorCode) -> bool {
     use ErrorCode::*;
     matches!(code, Unsupported | InvalidArgument | InvalidState | OutOfMemory)
 }

@@ -10,7 +10,9 @@
 pub mod driver;
 
 mod absorb_transposes;
+mod axes;
 mod cancel_transposes;
+mod channels_last;
 mod eliminate_dead;
 mod fold_constants;
 mod fold_pads;
@@ -30,6 +32,7 @@ mod simplify_shapes;
 
 pub use absorb_transposes::AbsorbTransposes;
 pub use cancel_transposes::CancelTransposes;
+pub use channels_last::ChannelsLast;
 pub use driver::{NodePass, Pass, PassCx, PassReport, Report, run_list};
 pub use eliminate_dead::EliminateDead;
 pub use fold_constants::FoldConstants;
@@ -131,6 +134,13 @@ pub fn target_passes(options: &PassOptions) -> Vec<Box<dyn Pass>> {
     list.push(Box::new(FoldConstants));
     list.push(Box::new(MergeDuplicates));
     list.push(Box::new(SimplifyPointwise));
+    if matches!(options.target, Target::Cuda { .. }) {
+        // After the precision, which decides which convolutions it is for; before fusion, which would hide what stands
+        // between them, and which then fuses in the order that they have.
+        list.push(Box::new(ChannelsLast));
+        // Reshapes that it put beside others.
+        list.push(Box::new(SimplifyShapes));
+    }
     // Epilogues before plain fusion: a producer's own chain must not be swallowed by another reader's program.
     list.push(Box::new(FuseEpilogue));
     list.push(Box::new(FusePointwise));

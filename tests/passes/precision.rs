@@ -66,7 +66,8 @@ fn a_convolutional_network_runs_in_f16_between_two_conversions() {
     let before = b.out(y);
     let mut g = before.clone();
     run_target(&mut g, &CUDA).unwrap();
-    assert_eq!(names(&g)[1..], ["conv1 + relu1", "pool", "conv2 + sum + sum/to_f32"], "{g}");
+    // Channels come last in the middle, and back at the output.
+    assert_eq!(names(&g)[1..], ["conv1 + relu1", "pool", "conv2 + sum + sum/to_f32", "sum/to_first"], "{g}");
     assert_eq!(dtypes(&g, "Conv"), [DType::F16, DType::F16]);
     assert_eq!(dtypes(&g, "Pool"), [DType::F16]);
     assert_eq!(g.fact(g.output("y").unwrap()).dtype, DType::F32);

@@ -19,7 +19,7 @@ use sinter::passes::{portable_passes, run_portable, run_target, target_passes};
 const CHAIN_ROUNDING: f64 = 2e-4;
 
 /// A graph of about `n` nodes over values of rank 4 with a symbolic batch.
-fn random_graph(seed: u64, n: usize) -> Graph {
+pub fn random_graph(seed: u64, n: usize) -> Graph {
     let mut b = Build { g: Graph::new("random"), rng: Rng(seed) };
     let first = b.input("x", &["n".into(), 4.into(), 6.into(), 6.into()]);
     let second = b.input("z", &["n".into(), 4.into(), 6.into(), 6.into()]);

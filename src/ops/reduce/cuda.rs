@@ -69,7 +69,7 @@ fn tactic(op: &Reduce, p: &Problem, k: Params) -> Tactic {
     }
 }
 
-pub fn tactics(op: &Reduce, p: &Problem, opt: &TacticOptions) -> Vec<Tactic> {
+pub fn tactics(op: &Reduce, p: &Problem, dev: &DeviceProps, opt: &TacticOptions) -> Vec<Tactic> {
     let Some(x) = p.input(0) else { return vec![] };
     let rank = x.dims.len();
     let wide = index64(x.numel(), opt);
@@ -115,12 +115,18 @@ pub fn tactics(op: &Reduce, p: &Problem, opt: &TacticOptions) -> Vec<Tactic> {
         (false, n) if n > 64 && n_out < 32 * 1024 => &[32, 1, THREADS],
         _ => &[1, 32],
     };
-    order.iter().map(|lanes| make(*lanes)).collect()
+    let mut out = super::columns::tactics(op, &axes, p, dev);
+    out.extend(order.iter().map(|lanes| make(*lanes)));
+    out
 }
 
-pub fn program(op: &Reduce, tactic: &Tactic, p: &Problem, _dev: &DeviceProps) -> Result<StepProgram> {
+pub fn program(op: &Reduce, tactic: &Tactic, p: &Problem, dev: &DeviceProps) -> Result<StepProgram> {
     let x = p.input(0).ok_or_else(|| err!(InvalidArgument, "input 0 is missing"))?;
-    let split = Split::new(&x.dims, &axes(op, p)?);
+    let axes = axes(op, p)?;
+    if tactic.params.first() == Some(&super::columns::MARK) {
+        return super::columns::program(op, &axes, tactic, p, dev);
+    }
+    let split = Split::new(&x.dims, &axes);
     let [lanes, vec, out_rank, red_rank, wide] = tactic.params[..] else {
         return Err(err!(CorruptData, "tactic {} has {} parameters instead of 5", tactic.name, tactic.params.len()));
     };

@@ -6,6 +6,7 @@
 //! equal elements wins unless `select_last_index`. `Max` and `Min` give NaN when an element is NaN.
 
 mod cdist;
+mod columns;
 mod eval;
 mod cpu;
 mod cuda;
@@ -166,8 +167,8 @@ impl OpDef for Reduce {
         cpu::step(self, p)
     }
 
-    fn cuda_tactics(&self, p: &Problem, _dev: &DeviceProps, opt: &TacticOptions) -> Vec<Tactic> {
-        cuda::tactics(self, p, opt)
+    fn cuda_tactics(&self, p: &Problem, dev: &DeviceProps, opt: &TacticOptions) -> Vec<Tactic> {
+        cuda::tactics(self, p, dev, opt)
     }
 
     fn cuda_program(&self, tactic: &Tactic, p: &Problem, dev: &DeviceProps) -> Result<StepProgram> {

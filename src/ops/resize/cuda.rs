@@ -1,4 +1,4 @@
-//! CUDA: `resize.cu` along one to three innermost axes. A resize of more axes runs on the host, and so does one whose
+//! CUDA: `resize.cu` along one to three innermost axes, `resize_nhwc.cu` along two with channels behind them. A resize of more axes runs on the host, and so does one whose
 //! scales or sizes are not known while the engine is built.
 
 use super::axis::AxisPlan;
@@ -11,6 +11,10 @@ use crate::ops::{Arg, KernelSpec, Launch, Problem, StepProgram, Tactic, TacticOp
 use crate::{ensure, err};
 
 const THREADS: usize = 256;
+/// Bytes of one access at most.
+const VECTOR: usize = 16;
+/// First parameter of the tactic for channels behind the axes.
+const LAST: i64 = -1;
 
 fn plan(op: &Resize, p: &Problem) -> Result<Vec<AxisPlan>> {
     let x = p.input(0).ok_or_else(|| err!(InvalidArgument, "input 0 is missing"))?;
@@ -63,9 +67,22 @@ pub fn tactics(op: &Resize, p: &Problem, opt: &TacticOptions) -> Vec<Tactic> {
     if op.mode != ResizeMode::Nearest {
         kernel = kernel.define("EXCLUDE_OUTSIDE", op.exclude_outside as i64);
     }
-    let kernel = kernel.define("T_ACC", weighted_type(x.dtype)).define("ANTIALIAS", op.antialias as i64);
-    let kernel = kernel.define("ACTIVE", active).define("THREADS", THREADS);
-    vec![Tactic {
+    let kernel = kernel.define("T_ACC", weighted_type(x.dtype)).define("THREADS", THREADS);
+    let mut out = Vec::new();
+    if is_last(op, &plan) {
+        let mut vec = (VECTOR / x.dtype.size()).clamp(1, 16);
+        while x.dims[3] % vec != 0 {
+            vec /= 2;
+        }
+        out.push(Tactic {
+            name: format!("resize_nhwc/{}_{}_{}_{ty}_x{vec}", op.mode.name(), op.coordinates.name(), op.nearest.name()),
+            source: TacticSource::Kernels,
+            kernels: vec![KernelSpec { file: "resize_nhwc.cu".into(), ..kernel.clone() }.define("VEC", vec)],
+            params: vec![LAST, vec as i64],
+        });
+    }
+    let kernel = kernel.define("ANTIALIAS", op.antialias as i64).define("ACTIVE", active);
+    out.push(Tactic {
         name: format!(
             "resize/{}{}_{}_{}_active{active}_{ty}",
             op.mode.name(),
@@ -76,11 +93,62 @@ pub fn tactics(op: &Resize, p: &Problem, opt: &TacticOptions) -> Vec<Tactic> {
         source: TacticSource::Kernels,
         kernels: vec![kernel],
         params: vec![active as i64],
-    }]
+    });
+    out
+}
+
+/// Rows and columns of [n, h, w, c] change, and nothing else.
+fn is_last(op: &Resize, plan: &[AxisPlan]) -> bool {
+    plan.len() == 4 && plan[0].is_identity() && plan[3].is_identity() && !op.antialias && !plan[1..3].iter().all(|a| a.is_identity())
+}
+
+fn program_last(op: &Resize, tactic: &Tactic, plan: &[AxisPlan], size: usize) -> Result<StepProgram> {
+    let [_, vec] = tactic.params[..] else {
+        return Err(err!(CorruptData, "tactic {} has not the parameters that it needs", tactic.name));
+    };
+    ensure!(matches!(vec, 1 | 2 | 4 | 8 | 16), CorruptData, "tactic {} has vectors of {vec}", tactic.name);
+    let vec = vec as usize;
+    let unchanged = plan.len() == 4 && plan[0].is_identity() && plan[3].is_identity();
+    ensure!(
+        unchanged && plan[3].input % vec == 0 && vec * size <= VECTOR.max(size),
+        Unsupported,
+        "{} takes whole vectors of channels behind two axes",
+        tactic.name
+    );
+    let (n, h, w, c) = (plan[0].output, &plan[1], &plan[2], plan[3].output);
+    let pixels = n.saturating_mul(h.output).saturating_mul(w.output);
+    ensure!(
+        pixels.max(h.input.saturating_mul(w.input)) <= i32::MAX as usize,
+        Unsupported,
+        "{pixels} pixels are too many to resize"
+    );
+    if pixels * c == 0 {
+        return Ok(StepProgram::default());
+    }
+    let args = vec![Arg::In(0), Arg::Out(0), Arg::I64(n as i64), Arg::I64(c as i64), params(op, &plan[1..3])];
+    let grid = [blocks(pixels * (c / vec), THREADS), 1, 1];
+    Ok(StepProgram::one(Launch { kernel: 0, grid, block: [THREADS as u32, 1, 1], smem: 0, args }))
+}
+
+/// ResizeParams of `kernels/common/resize.cuh`.
+fn params(op: &Resize, inner: &[AxisPlan]) -> Arg {
+    let inner = filled(inner, 3, AxisPlan::identity(1));
+    let bits = |f: &dyn Fn(&AxisPlan) -> f32| inner.iter().map(|a| f(a).to_bits() as i32).collect::<Vec<_>>();
+    let mut words: Vec<i32> = inner.iter().map(|a| a.input as i32).collect();
+    words.extend(inner.iter().map(|a| a.output as i32));
+    words.extend(bits(&|a| a.scale));
+    words.extend(bits(&|a| a.roi.0));
+    words.extend(bits(&|a| a.roi.1));
+    words.push(op.cubic_coeff_a.to_bits() as i32);
+    words.push(op.extrapolation_value.to_bits() as i32);
+    i32_struct(words)
 }
 
 pub fn program(op: &Resize, tactic: &Tactic, p: &Problem, _dev: &DeviceProps) -> Result<StepProgram> {
     let plan = plan(op, p)?;
+    if tactic.params.first() == Some(&LAST) {
+        return program_last(op, tactic, &plan, p.input(0).map_or(1, |x| x.dtype.size()));
+    }
     let n_active = tactic.params.first().map_or(0, |v| *v as usize);
     ensure!(
         (1..=3).contains(&n_active) && n_active <= plan.len() && active(&plan) <= n_active,
@@ -102,20 +170,11 @@ pub fn program(op: &Resize, tactic: &Tactic, p: &Problem, _dev: &DeviceProps) ->
         "a plane of {} elements is too large to resize",
         pixels.max(in_pixels)
     );
-    let inner = filled(inner, 3, AxisPlan::identity(1));
-    let bits = |f: &dyn Fn(&AxisPlan) -> f32| inner.iter().map(|a| f(a).to_bits() as i32).collect::<Vec<_>>();
-    let mut words: Vec<i32> = inner.iter().map(|a| a.input as i32).collect();
-    words.extend(inner.iter().map(|a| a.output as i32));
-    words.extend(bits(&|a| a.scale));
-    words.extend(bits(&|a| a.roi.0));
-    words.extend(bits(&|a| a.roi.1));
-    words.push(op.cubic_coeff_a.to_bits() as i32);
-    words.push(op.extrapolation_value.to_bits() as i32);
     Ok(StepProgram::one(Launch {
         kernel: 0,
         grid: [blocks(planes * pixels, THREADS), 1, 1],
         block: [THREADS as u32, 1, 1],
         smem: 0,
-        args: vec![Arg::In(0), Arg::Out(0), Arg::I64(planes as i64), i32_struct(words)],
+        args: vec![Arg::In(0), Arg::Out(0), Arg::I64(planes as i64), params(op, inner)],
     }))
 }

@@ -37,7 +37,7 @@ pub fn with_known(fact: Fact, elements: Option<Vec<Dim>>) -> Fact {
 
 impl Shape {
     /// First and last (exclusive) axis that is reported; both are clamped as ONNX has it.
-    fn range(&self, rank: usize) -> (usize, usize) {
+    pub(crate) fn range(&self, rank: usize) -> (usize, usize) {
         let r = rank as i64;
         let clamp = |v: i64| (if v < 0 { v.saturating_add(r) } else { v }).clamp(0, r) as usize;
         let (start, end) = (clamp(self.start), clamp(self.end.unwrap_or(r)));

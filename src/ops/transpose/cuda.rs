@@ -4,6 +4,7 @@
 //! the widest that divides every run; addresses are aligned to 16 bytes (the context refuses others).
 
 use super::strided::View;
+use super::tiles;
 use crate::base::Result;
 use crate::device::DeviceProps;
 use crate::ops::{
@@ -146,11 +147,19 @@ pub fn tactics(view: &View, size: usize, opt: &TacticOptions) -> Vec<Tactic> {
         let at = if v.dims[rank - 1] >= 8 && v.dims[rank - 2] >= 8 { 0 } else { 1 };
         out.insert(at, transpose);
     }
+    if unit_bytes == size {
+        if let Some(t) = tiles::tactic(view, size) {
+            out.insert(0, t);
+        }
+    }
     out
 }
 
 /// The launch of one of [`tactics`] for a view at concrete shapes.
 pub fn program(tactic: &Tactic, view: &View, size: usize, dev: &DeviceProps) -> Result<StepProgram> {
+    if tiles::is_tiled(tactic) {
+        return tiles::program(tactic, view, size, dev);
+    }
     let [unit_bytes, mode, rank, index64] = tactic.params[..] else {
         return Err(err!(CorruptData, "tactic {} has {} parameters instead of 4", tactic.name, tactic.params.len()));
     };
@@ -236,8 +245,9 @@ mod tests {
         let opt = TacticOptions::default();
         let nhwc = View::dense(&[2, 64, 30, 30]).permuted(&[0, 2, 3, 1]);
         let t = tactics(&nhwc, 2, &opt);
-        assert_eq!(t[0].name, "strided_copy/transpose_16b_rank3_index32");
-        let p = program(&t[0], &nhwc, 2, &dev).unwrap();
+        assert_eq!(t[0].name, "transpose_tiles_16b");
+        assert_eq!(t[1].name, "strided_copy/transpose_16b_rank3_index32");
+        let p = program(&t[1], &nhwc, 2, &dev).unwrap();
         let crate::ops::DeviceOp::Launch(l) = &p.ops[0] else { panic!("a launch") };
         assert_eq!(l.grid, [2, 29, 2]);
         let cut = View { dims: vec![4, 16], strides: vec![32, 1], offset: 16 };

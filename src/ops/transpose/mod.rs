@@ -5,6 +5,7 @@
 pub(crate) mod cpu;
 pub(crate) mod cuda;
 pub mod strided;
+mod tiles;
 
 use crate::base::dims::normalize_axis;
 use crate::base::{Fact, Result, Shape, Tensor};
@@ -80,7 +81,13 @@ impl OpDef for Transpose {
 
     fn cuda_tactics(&self, p: &Problem, _dev: &DeviceProps, opt: &TacticOptions) -> Vec<Tactic> {
         let (Some(x), Some(view)) = (p.input(0), p.input(0).and_then(|x| self.view(&x.dims).ok())) else { return vec![] };
-        cuda::tactics(&view, x.dtype.size(), opt)
+        let mut out = cuda::tactics(&view, x.dtype.size(), opt);
+        // Sizes that are not fixed leave the form alone when it is the permutation's own.
+        let any = self.view(&vec![2; x.dims.len()]).ok();
+        if let (true, Some(t)) = (opt.dynamic, any.and_then(|v| tiles::tactic(&v, x.dtype.size()))) {
+            out.insert(0, t);
+        }
+        out
     }
 
     fn cuda_program(&self, tactic: &Tactic, p: &Problem, dev: &DeviceProps) -> Result<StepProgram> {

@@ -28,6 +28,14 @@ pub fn cases() -> Vec<Case> {
             (&[], &[]),
             (&[3, 0, 2], &[2, 0, 1]),
             (&[2, 1, 3, 1, 5], &[4, -2, 2, 1, 0]),
+            // Channels to the end and back: few, odd and many, in whole tiles and beyond their edges.
+            (&[2, 3, 40, 44], &[0, 2, 3, 1]),
+            (&[1, 41, 40, 3], &[0, 3, 1, 2]),
+            (&[2, 7, 7, 136], &[0, 3, 1, 2]),
+            (&[1, 65, 14, 14], &[0, 2, 3, 1]),
+            (&[3, 64, 128], &[0, 2, 1]),
+            (&[1000, 21], &[1, 0]),
+            (&[2, 33, 1, 1], &[0, 2, 3, 1]),
         ] {
             out.push(Case::new(format!("transpose {perm:?} of {d}{shape:?}"), Transpose { perm: perm.to_vec() }, vec![x(shape)]));
         }

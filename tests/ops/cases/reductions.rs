@@ -47,6 +47,25 @@ pub fn cases() -> Vec<Case> {
             }
         }
     }
+    // Columns: channels behind the axes, in vectors or not, in one piece and in parts.
+    for d in [DType::F32, DType::F16, DType::BF16, DType::F64] {
+        for (shape, axes) in [
+            (&[2, 7, 7, 40][..], &[1, 2][..]),
+            (&[3, 37, 9], &[1]),
+            (&[1, 600, 12], &[1]),
+            (&[2, 30, 31, 16], &[1, 2]),
+            (&[500, 72], &[0]),
+            (&[1, 2, 1030], &[1]),
+        ] {
+            for kind in ReduceKind::ALL.iter().copied().filter(|k| !k.is_arg() && *k != ReduceKind::Prod) {
+                let x = random(DType::F32, shape, 17).to_f32s().iter().map(|v| v.abs() / 4.0 + 0.5).collect::<Vec<_>>();
+                let op = Reduce::over(kind, axes.to_vec(), shape.len() == 4);
+                let tolerance = [2e-5, 2e-3, 1e-2][(d == DType::F16) as usize + 2 * (d == DType::BF16) as usize];
+                let name = format!("reduce columns {} {axes:?} of {d}{shape:?}", kind.name());
+                out.push(Case::new(name, op, vec![Some(Tensor::from_slice(shape, &x).cast(d))]).within(tolerance));
+            }
+        }
+    }
     for d in [DType::F32, DType::F16, DType::BF16, DType::F64] {
         for (shape, axis, flatten) in
             [(&[3, 37][..], 1, false), (&[2, 5, 7], 1, false), (&[2, 5, 7], 1, true), (&[4, 1100], -1, false), (&[3], 0, false), (&[2, 0], 0, false)]

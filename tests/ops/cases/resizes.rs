@@ -45,6 +45,22 @@ pub fn cases() -> Vec<Case> {
         let inputs = vec![Some(random(d, &[2, 3, 4, 5], 3)), None, Some(scales)];
         out.push(Case::new(format!("resize nearest of {d}"), op, inputs));
     }
+    // Channels behind the axes, in vectors and not.
+    for d in [DType::F32, DType::F16, DType::U8] {
+        for c in [16, 5] {
+            for mode in ResizeMode::ALL.iter().copied().filter(|m| d.is_float() || *m == ResizeMode::Nearest) {
+                for (coordinates, sizes) in [(CoordinateMode::HalfPixel, [10, 3]), (CoordinateMode::AlignCorners, [3, 9]), (CoordinateMode::TfCropAndResize, [4, 8])] {
+                    let axes = Some(vec![1, 2]);
+                    let op = Resize { axes, extrapolation_value: 3.0, exclude_outside: mode == ResizeMode::Cubic, ..resize(mode, coordinates) };
+                    let roi = Tensor::from_slice(&[4], &[0.1f32, -0.2, 0.9, 1.1]);
+                    let x = random(d, &[2, 5, 7, c], 4);
+                    let name = format!("resize {mode:?} {coordinates:?} of {d} with {c} channels last");
+                    let tolerance = if d == DType::F16 { 2e-3 } else { 1e-5 };
+                    out.push(Case::new(name, op, vec![Some(x), Some(roi), None, ints(&sizes)]).within(tolerance));
+                }
+            }
+        }
+    }
     for (antialias, exclude_outside) in [(true, false), (false, true), (true, true)] {
         for mode in [ResizeMode::Linear, ResizeMode::Cubic] {
             let op = Resize { antialias, exclude_outside, ..resize(mode, CoordinateMode::HalfPixel) };
