@@ -70,6 +70,9 @@ template <class T> DEVICE T rsqrt(T x) { return T(1) / sqrt(x); }
 template <class T> DEVICE T max(T a, T b) { return a > b || a != a ? a : b; }
 template <class T> DEVICE T min(T a, T b) { return a < b || a != a ? a : b; }
 template <class T> DEVICE T relu(T x) { return x < T(0) ? T(0) : x; }
+#if __CUDA_ARCH__ >= 800
+template <> DEVICE float relu(float x) { return max_nan_f32(x, 0); }
+#endif
 template <class T> DEVICE T leaky_relu(T x, T a) { return x < T(0) ? T(a * x) : x; }
 template <class T> DEVICE T prelu(T x, T a) { return leaky_relu(x, a); }
 template <class T> DEVICE T clip(T x, T lo, T hi) { return x < lo ? (hi < lo ? hi : lo) : x > hi ? hi : x; }

@@ -95,6 +95,16 @@ __device__ __forceinline__ void mma_m16n8k16_bf16(float (&d)[4], const unsigned 
 }
 #endif
 
+#if __CUDA_ARCH__ >= 800
+// The larger one; NaN if one of them is.
+__device__ __forceinline__ float max_nan_f32(float x, float y)
+{
+    float r;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(r) : "f"(x), "f"(y));
+    return r;
+}
+#endif
+
 // Programmatic dependent launch. On sm_90 a kernel may start while the one before it still runs:
 //   griddepcontrol_wait               returns when every kernel before this one has ended and its writes are visible
 //   griddepcontrol_launch_dependents  lets the next kernel start as soon as each block has called it, or has ended; a hint

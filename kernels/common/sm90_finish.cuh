@@ -54,20 +54,18 @@
 
 static_assert((EXTRA_KIND0 == 1) + (EXTRA_KIND1 == 1) + (EXTRA_KIND2 == 1) + (EXTRA_KIND3 == 1) == RESIDUAL, "one residual, or none");
 
-// Two neighbours at an even place.
-template <class T> DEVICE void load_pair(const void* at, i32 n, float& x, float& y)
-{
-    const T* g = (const T*)at + n;
-    T v[2];
-    if (is_aligned<2>(g)) load_vec<2>(v, g);
-    else v[0] = g[0], v[1] = g[1];
-    x = to_acc<float>(v[0]), y = to_acc<float>(v[1]);
-}
-
 template <class Place> struct TileFinish
 {
     static constexpr bool READS = EXTRA_KIND0 == 0 || EXTRA_KIND1 == 0 || EXTRA_KIND2 == 0 || EXTRA_KIND3 == 0;
-    struct Column { float bias, extra[4]; };
+    // As they lie in memory: a conversion here would wait for each load before the next.
+    struct Column
+    {
+        T_BIAS bias;
+        T_EXTRA0 e0;
+        T_EXTRA1 e1;
+        T_EXTRA2 e2;
+        T_EXTRA3 e3;
+    };
     typedef float Row;
 
     const Epilogue& epilogue_of;
@@ -79,11 +77,14 @@ template <class Place> struct TileFinish
 
     DEVICE void columns(i32 n, Column (&c)[2]) const
     {
-        if (HAS_BIAS && !BIAS_ROWS) load_pair<T_BIAS>(bias_at, n, c[0].bias, c[1].bias);
-        if (EXTRA_KIND0 == 2) load_pair<T_EXTRA0>(epilogue_of.e[0], n, c[0].extra[0], c[1].extra[0]);
-        if (EXTRA_KIND1 == 2) load_pair<T_EXTRA1>(epilogue_of.e[1], n, c[0].extra[1], c[1].extra[1]);
-        if (EXTRA_KIND2 == 2) load_pair<T_EXTRA2>(epilogue_of.e[2], n, c[0].extra[2], c[1].extra[2]);
-        if (EXTRA_KIND3 == 2) load_pair<T_EXTRA3>(epilogue_of.e[3], n, c[0].extra[3], c[1].extra[3]);
+#pragma unroll
+        for (int o = 0; o < 2; o++) {
+            if (HAS_BIAS && !BIAS_ROWS) c[o].bias = bias_at[n + o];
+            if (EXTRA_KIND0 == 2) c[o].e0 = ((const T_EXTRA0*)epilogue_of.e[0])[n + o];
+            if (EXTRA_KIND1 == 2) c[o].e1 = ((const T_EXTRA1*)epilogue_of.e[1])[n + o];
+            if (EXTRA_KIND2 == 2) c[o].e2 = ((const T_EXTRA2*)epilogue_of.e[2])[n + o];
+            if (EXTRA_KIND3 == 2) c[o].e3 = ((const T_EXTRA3*)epilogue_of.e[3])[n + o];
+        }
     }
 
     DEVICE Row row(i32 m) const { return HAS_BIAS && BIAS_ROWS ? to_acc<float>(bias_at[m]) : 0; }
@@ -93,11 +94,11 @@ template <class Place> struct TileFinish
         return (const T_OUT*)epilogue_of.e[EXTRA_KIND1 == 1 ? 1 : EXTRA_KIND2 == 1 ? 2 : EXTRA_KIND3 == 1 ? 3 : 0];
     }
 
-    template <int KIND, class T> DEVICE float extra(int j, const Column& column, float residual, i32 m, i32 n) const
+    template <int KIND, class T> DEVICE float extra(int j, T column, float residual, i32 m, i32 n) const
     {
         if constexpr (KIND < 0) return 0;
         else if constexpr (KIND == 1) return residual;
-        else if constexpr (KIND == 2) return column.extra[j];
+        else if constexpr (KIND == 2) return to_acc<float>(column);
         else {
             i32 c[5];
             place.coords(m, n, c);
@@ -108,8 +109,8 @@ template <class Place> struct TileFinish
     DEVICE float apply(float x, const Column& column, Row row, float residual, i32 m, i32 n) const
     {
         x *= alpha;
-        if (HAS_BIAS) x += BIAS_ROWS ? row : column.bias;
-        return epilogue_of.run(x, extra<EXTRA_KIND0, T_EXTRA0>(0, column, residual, m, n), extra<EXTRA_KIND1, T_EXTRA1>(1, column, residual, m, n),
-                               extra<EXTRA_KIND2, T_EXTRA2>(2, column, residual, m, n), extra<EXTRA_KIND3, T_EXTRA3>(3, column, residual, m, n));
+        if (HAS_BIAS) x += BIAS_ROWS ? row : to_acc<float>(column.bias);
+        return epilogue_of.run(x, extra<EXTRA_KIND0, T_EXTRA0>(0, column.e0, residual, m, n), extra<EXTRA_KIND1, T_EXTRA1>(1, column.e1, residual, m, n),
+                               extra<EXTRA_KIND2, T_EXTRA2>(2, column.e2, residual, m, n), extra<EXTRA_KIND3, T_EXTRA3>(3, column.e3, residual, m, n));
     }
 };

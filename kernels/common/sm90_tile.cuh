@@ -297,6 +297,14 @@ DEVICE void tile_engine(Loader& loader, Finish& finish, const TensorMap* map_c, 
             for (int b = 0; b < EPI_BUFS && b < BLOCKS; b++)
                 load_block(map_r, s_blocks + b * BLOCK_BYTES, arrived_here + 8 * b, n0 + b % N_BLOCKS * EPI_COLS, m0 + b / N_BLOCKS * 64, z);
         }
+        [[maybe_unused]] typename Finish::Column columns[EPI_COLS / 8][2] = {};
+        [[maybe_unused]] auto read_columns = [&](i32 n_block) {
+            const i32 n_own = n_block + lane % 4 * 2;
+#pragma unroll
+            for (int j = 0; j < EPI_COLS / 8; j++)
+                if (n_own + j * 8 < p.n) finish.columns(n_own + j * 8, columns[j]);
+        };
+        if (SPLIT_K == 1 && N_BLOCKS == 1) read_columns(n0);
         // Turn: the warpgroup of the tile before has passed its last wait for a full stage. One that looked a whole tile
         // ahead (steps > STAGES) would take an older fill of the stage for its own.
         if (PINGPONG && t != first_tile) bar_sync(1 + WARPGROUPS + group, 256);
@@ -341,11 +349,8 @@ DEVICE void tile_engine(Loader& loader, Finish& finish, const TensorMap* map_c, 
             const u32 s_block = s_blocks + buf * BLOCK_BYTES;
             const i32 m_block = m0 + mb * 64, n_block = n0 + nb * EPI_COLS;
             const i32 m_own = m_block + group_warp * 16 + lane / 4, n_own = n_block + lane % 4 * 2;
-            typename Finish::Column columns[EPI_COLS / 8][2] = {};  // read before the barrier
+            if (N_BLOCKS > 1) read_columns(n_block);  // before the barrier
             typename Finish::Row rows[2] = {};
-#pragma unroll
-            for (int j = 0; j < EPI_COLS / 8; j++)
-                if (n_own + j * 8 < p.n) finish.columns(n_own + j * 8, columns[j]);
 #pragma unroll
             for (int i = 0; i < 2; i++)
                 if (m_own + i * 8 < p.m) rows[i] = finish.row(m_own + i * 8);
@@ -395,14 +400,14 @@ DEVICE void tile_engine(Loader& loader, Finish& finish, const TensorMap* map_c, 
                 st_cluster_v4(mapa(own, i / OWN), any ? r[0] : 0, any ? r[1] : 0, any ? r[2] : 0, any ? r[3] : 0);
             }
         barrier_cluster_arrive();
-        typename Finish::Column columns[OWN][2] = {};  // read while the barrier runs
+        typename Finish::Column own_columns[OWN][2] = {};  // read while the barrier runs
         typename Finish::Row rows[M_BLOCKS][2] = {};
         float residual[OWN][M_BLOCKS][4] = {};
         const i32 n_first = n0 + rank * OWN * 8 + lane % 4 * 2, m_first = m0 + group_warp * 16 + lane / 4;
         const i64 matrix = BATCHED ? (i64)z * p.m * p.n : 0;
 #pragma unroll
         for (int i = 0; i < OWN; i++)
-            if (n_first + i * 8 < p.n) finish.columns(n_first + i * 8, columns[i]);
+            if (n_first + i * 8 < p.n) finish.columns(n_first + i * 8, own_columns[i]);
 #pragma unroll
         for (int mb = 0; mb < M_BLOCKS; mb++)
 #pragma unroll
@@ -438,7 +443,7 @@ DEVICE void tile_engine(Loader& loader, Finish& finish, const TensorMap* map_c, 
                     T_OUT y[2];
 #pragma unroll
                     for (int o = 0; o < 2; o++)
-                        y[o] = from_compute<T_OUT>(finish.apply(x[half * 2 + o], columns[i][o], rows[mb][half], residual[i][mb][half * 2 + o], m, n + o));
+                        y[o] = from_compute<T_OUT>(finish.apply(x[half * 2 + o], own_columns[i][o], rows[mb][half], residual[i][mb][half * 2 + o], m, n + o));
                     store_vec<2>(c + matrix + (i64)m * p.n + n, y);
                 }
             }
