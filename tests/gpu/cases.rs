@@ -120,7 +120,7 @@ fn work<'a>(gpu: &Gpu, list: &'a [Case]) -> Vec<(&'a Case, Problem, Tactic)> {
         } else if infer(&c.op, &c.inputs).map_err(|e| e.to_string())?.iter().any(|f| !f.shape.is_concrete()) {
             return Ok(());
         } else {
-            problem(&c.op, &c.inputs, &c.op.def().host_inputs()).map_err(|e| e.to_string())?
+            problem(&c.op, &c.inputs, &c.known()).map_err(|e| e.to_string())?
         };
         if p.outputs.iter().all(|d| d.numel() == 0) {
             return Ok(());

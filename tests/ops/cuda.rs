@@ -108,6 +108,7 @@ fn struct_bytes(name: &str) -> usize {
         "EpilogueStrides" => 20 * 8,
         "TileParams" => 6 * 4,
         "ProductParams" => 15 * 4,
+        "ConvTileParams" => 25 * 4,
         "Shape" => 24 * 4,
         "Strides" => 8 * 8,
         _ => 0,
@@ -173,7 +174,7 @@ fn every_case_has_tactics_whose_launches_hold_the_limits() {
                 let opt = TacticOptions { cublaslt: true, dynamic, ..TacticOptions::default() };
                 let tactics = s.op.def().cuda_tactics(&s.problem, &dev, &opt);
                 let what = format!("{} on sm_{}", s.name, dev.sm);
-                assert!((1..=9).contains(&tactics.len()), "{what}: {} tactics", tactics.len());
+                assert!((1..=18).contains(&tactics.len()), "{what}: {} tactics", tactics.len());
                 let names: HashSet<&str> = tactics.iter().map(|t| t.name.as_str()).collect();
                 assert_eq!(names.len(), tactics.len(), "{what}: names {names:?}");
                 let last = &tactics[tactics.len() - 1];

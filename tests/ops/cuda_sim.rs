@@ -9,7 +9,7 @@ use sinter::device::DeviceProps;
 use sinter::ops::conv::Conv;
 use sinter::ops::matmul::MatMul;
 use sinter::ops::pointwise::{Pointwise, Program};
-use sinter::ops::{Arg, DeviceOp, EvalCx, KernelSpec, Launch, LibraryGemm, Op, OpDef, Problem, Tactic, TacticOptions};
+use sinter::ops::{Arg, DeviceOp, EvalCx, KernelSpec, Launch, LibraryGemm, Op, OpDef, Problem, Tactic, TacticOptions, TensorMap};
 use std::collections::HashMap;
 
 #[path = "cuda_sim_nhwc.rs"]
@@ -192,6 +192,72 @@ impl Memory<'_> {
         let bias_dim = if define(spec, "BIAS_ROWS") == 1 { 3 } else { 4 };
         self.finish(spec, args, &mut x, &coords, &l.args[4], bias_dim);
         self.write(&c_map.base, x);
+    }
+
+    /// `conv_wgmma_sm90.cu`, as its tensor maps say.
+    fn conv_wgmma(&mut self, spec: &KernelSpec, l: &Launch) {
+        let map = |i: usize| if let Arg::TensorMap(map) = &l.args[i] { map } else { panic!("argument {i} is no map") };
+        let (x_map, w_map, y_map, r_map) = (map(0), map(1), map(2), map(3));
+        let im2col = x_map.im2col.as_ref().expect("a map that gathers");
+        let size = |m: &TensorMap, i: usize| m.dims[i] as i64;
+        let [c, w, h, n] = [0, 1, 2, 3].map(|i| size(x_map, i));
+        let (taps, m, rows) = (size(w_map, 1), size(w_map, 2), size(y_map, 1));
+        assert_eq!((size(w_map, 0), size(y_map, 0)), (c, m), "channels");
+        let bytes = x_map.dtype.size() as i64;
+        assert_eq!(x_map.strides_bytes, [c, w * c, h * w * c].map(|v| (v * bytes) as u64));
+        assert_eq!(w_map.strides_bytes, [c, taps * c].map(|v| (v * bytes) as u64));
+        let v = i32s(&l.args[6]);
+        let (tile, taps_of) = v.split_at(6);
+        let [pq, q, sh, sw, ph, pw, dh, dw, s, c_blocks, steps] = taps_of[..11].try_into().unwrap();
+        for (i, d) in [pq, q, s, c_blocks].into_iter().enumerate() {
+            check_magic(taps_of[11 + 2 * i] as u32, taps_of[12 + 2 * i] as u32, d);
+        }
+        // Positions that the map walks over are the output's.
+        let positions = |size: i64, i: usize| (size - 1 + (im2col.upper[i] - im2col.lower[i]) as i64) / im2col.strides[i] as i64 + 1;
+        assert_eq!([positions(w, 0), positions(h, 1)], [q, pq / q], "positions");
+        assert_eq!([im2col.lower[0], im2col.lower[1]], [-pw as i32, -ph as i32]);
+        assert_eq!([im2col.strides[0] as i64, im2col.strides[1] as i64], [sw, sh]);
+        assert_eq!((rows, taps % s), (n * pq, 0));
+        let (tile_m, tile_n) = (define(spec, "TILE_M"), define(spec, "TILE_N"));
+        let (cluster, split, block) = (define(spec, "CLUSTER"), define(spec, "SPLIT_K"), 128 / x_map.dtype.size() as i64);
+        assert_eq!((c_blocks, steps), (up(c, block), taps * up(c, block)));
+        let k_steps = up(steps, define(spec, "TILE_K") / block);
+        assert_eq!(tile, [rows, m, k_steps, up(rows, tile_m * cluster), up(m, tile_n), tile[5]]);
+        assert_eq!((x_map.tile[0] as i64, x_map.tile[1] as i64), (block, tile_m));
+        assert_eq!(w_map.tile.iter().map(|v| *v as i64).collect::<Vec<_>>(), [block, 1, tile_n / cluster]);
+        let tiles = tile[3] * tile[4];
+        let blocks = l.grid[0] as i64;
+        assert!(if split > 1 { blocks == tiles * split } else { blocks % cluster == 0 && blocks <= tiles * cluster && blocks > 0 });
+        let (x, f) = (self.read(&x_map.base), self.read(&w_map.base));
+        let (mut y, mut coords) = (Vec::new(), Vec::new());
+        for (row, channel) in (0..rows * m).map(|i| (i / m, i % m)) {
+            let (image, pixel) = (row / pq, row % pq);
+            let mut sum = 0.0;
+            for tap in 0..taps {
+                let at_h = pixel / q * sh - ph + tap / s * dh;
+                let at_w = pixel % q * sw - pw + tap % s * dw;
+                if (0..h).contains(&at_h) && (0..w).contains(&at_w) {
+                    let from = ((image * h + at_h) * w + at_w) * c;
+                    sum += (0..c).map(|i| x[(from + i) as usize] * f[((channel * taps + tap) * c + i) as usize]).sum::<f64>();
+                }
+            }
+            y.push(sum);
+            let by_image = define(spec, "BY_IMAGE");
+            coords.push([image * by_image, pixel * by_image, 0, row, channel]);
+        }
+        if define(spec, "EPILOGUE") == 1 {
+            for (j, e) in l.args[7..11].iter().enumerate().take_while(|(_, e)| **e != Arg::Null) {
+                let strides = &i64s(&l.args[11])[5 * j..5 * j + 5];
+                match define(spec, &format!("EXTRA_KIND{j}")) {
+                    1 => assert!(r_map.base == *e && self.read(e).len() == y.len() && r_map.dims == y_map.dims, "the residual"),
+                    2 => assert!(self.read(e).len() == m as usize && strides[4] == 1, "a row of channels"),
+                    _ => {}
+                }
+            }
+        }
+        self.finish(spec, &l.args[7..], &mut y, &coords, &l.args[4], 4);
+        assert_eq!(l.args[5], y_map.base);
+        self.write(&y_map.base, y);
     }
 
     fn scatter(&mut self, to: &Arg, x: &[f64], at: &[i64]) {
@@ -469,6 +535,7 @@ fn simulate(t: &Tactic, op: &Op, p: &Problem, dev: &DeviceProps, inputs: &[Optio
                 match spec.file.as_str() {
                     "gemm_simt.cu" | "gemm_mma_sm80.cu" => m.gemm(spec, l),
                     "gemm_wgmma_sm90.cu" => m.wgmma(spec, l),
+                    "conv_wgmma_sm90.cu" => m.conv_wgmma(spec, l),
                     "conv_igemm_simt.cu" | "conv_igemm_mma_sm80.cu" | "conv_depthwise.cu" => m.plane_conv(spec, l),
                     "conv_nhwc_depthwise.cu" | "conv_nhwc_first.cu" | "conv_nhwc_mma.cu" => m.conv_nhwc(spec, l),
                     "conv_direct.cu" => m.nd_conv(spec, l, false),

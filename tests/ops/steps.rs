@@ -74,11 +74,11 @@ pub fn problem(op: &Op, inputs: &[Option<Tensor>], known: &[usize]) -> Result<Pr
 /// The problem of these inputs, operands of the host known, with the shapes of these outputs.
 pub fn problem_of_outputs(c: &super::cases::Case, outputs: &[Tensor]) -> Problem {
     let desc = |t: &Tensor| TensorDesc { dtype: t.dtype(), dims: t.shape().to_vec() };
-    let host = c.op.def().host_inputs();
+    let known = c.known();
     Problem {
         inputs: c.inputs.iter().map(|t| t.as_ref().map(desc)).collect(),
         outputs: outputs.iter().map(desc).collect(),
-        known: c.inputs.iter().enumerate().map(|(i, t)| t.clone().filter(|_| host.contains(&i)).map(Arc::new)).collect(),
+        known: c.inputs.iter().enumerate().map(|(i, t)| t.clone().filter(|_| known.contains(&i)).map(Arc::new)).collect(),
     }
 }
 

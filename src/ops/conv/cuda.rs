@@ -37,6 +37,8 @@ const MAX_BAKED: usize = 11;
 const SUM_PART: i64 = 128;
 /// Candidates that compete, the generic one included.
 const MAX_TACTICS: usize = 6;
+/// Candidates of a product with channels last, which has no other kernels.
+const MAX_PRODUCTS: usize = 9;
 
 /// Block tile (channels, pixels, k) and warps or thread outputs along the first two.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -110,7 +112,7 @@ impl Tile {
 }
 
 /// Output pixels of one image.
-fn pixels(g: &ConvGeometry) -> i64 {
+pub(super) fn pixels(g: &ConvGeometry) -> i64 {
     g.window.output.iter().product::<usize>() as i64
 }
 
@@ -289,7 +291,8 @@ impl Context<'_> {
         if self.is_product() {
             let products = self.as_product().tactics(&self.e, self.p, self.dev, opt);
             // The generic product gives way to the generic convolution.
-            let n = products.len().saturating_sub(1).min(3);
+            let most = if self.g.order == ChannelOrder::Last { MAX_PRODUCTS } else { 3 };
+            let n = products.len().saturating_sub(1).min(most);
             out.extend(products.into_iter().take(n).map(|mut t| {
                 t.params.insert(0, PRODUCT);
                 t
@@ -297,9 +300,10 @@ impl Context<'_> {
         }
         let Some(fusion) = self.e.plan(self.p, self.extra.is_some(), self.dev, opt) else { return out };
         let (g, w) = (&self.g, &self.g.window);
-        let mut n_more = 0;
+        let mut n_more = out.len().saturating_sub(3);
         if self.g.order != ChannelOrder::First {
-            let mut last = super::nhwc::tactics(self, opt);
+            let mut last = if self.is_product() { Vec::new() } else { super::wgmma::tactics(self, opt) };
+            last.append(&mut super::nhwc::tactics(self, opt));
             n_more += last.len();
             out.append(&mut last);
         } else if self.is_planar() && !(opt.dynamic && self.p.outputs[0].dims.len() > 4) {
@@ -431,6 +435,9 @@ impl Context<'_> {
             let mut inner = tactic.clone();
             inner.params.remove(0);
             return self.as_product().program(&inner, &self.e, self.p, self.dev);
+        }
+        if tactic.params[0] == super::wgmma::KIND {
+            return super::wgmma::program(self, tactic);
         }
         if super::nhwc::is_kind(tactic.params[0]) {
             return super::nhwc::program(self, tactic);

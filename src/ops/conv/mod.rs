@@ -9,6 +9,7 @@ pub(crate) mod cuda;
 mod eval;
 mod nhwc;
 mod onnx;
+mod wgmma;
 
 pub(crate) use cpu::{floats, optional_floats};
 pub(crate) use onnx::{check_kernel_shape, resolve_auto_pad, window_attrs};

@@ -15,12 +15,24 @@ pub struct Case {
     pub inputs: Vec<Option<Tensor>>,
     /// Largest error relative to the larger of 1 and the value; integers must be equal whatever it is.
     pub tolerance: f64,
+    /// Inputs that count as constants of the network, beside those that the host reads.
+    pub constants: Vec<usize>,
 }
 
 impl Case {
     /// A case whose results are exact.
     pub fn new(name: impl Into<String>, op: impl Into<Op>, inputs: Vec<Option<Tensor>>) -> Case {
-        Case { name: name.into(), op: op.into(), inputs, tolerance: 0.0 }
+        Case { name: name.into(), op: op.into(), inputs, tolerance: 0.0, constants: vec![] }
+    }
+
+    pub fn with_constant(mut self, input: usize) -> Case {
+        self.constants.push(input);
+        self
+    }
+
+    /// Inputs that are known when tactics are chosen.
+    pub fn known(&self) -> Vec<usize> {
+        self.op.def().host_inputs().into_iter().chain(self.constants.iter().copied()).collect()
     }
 
     pub fn within(mut self, tolerance: f64) -> Case {
@@ -48,6 +60,7 @@ families! {
     attention,
     complex_mul,
     conv_nhwc,
+    conv_wgmma,
     indexing,
     ml,
     movers,
