@@ -8,6 +8,7 @@
 //! concrete when the shapes of what it reads are known.
 
 pub mod host;
+pub mod lanes;
 pub mod memory;
 mod place;
 pub mod profile;

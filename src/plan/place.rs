@@ -1,9 +1,10 @@
 //! Where the values of a shape plan live: bound memory, the arena, weights, uploads, memory between stages.
 
+use super::lanes::{Lanes, MAX_LANES};
 use super::memory::{Interval, assign_offsets};
-use super::shapes::{EndCopy, Escape, Loc, ShapePlan, ShapedStep, Walk, host_tensor};
+use super::shapes::{EndCopy, Escape, Loc, Prepared, ShapePlan, ShapedStep, Walk, host_tensor};
 use super::Plan;
-use crate::base::{Fact, Result};
+use crate::base::{Fact, Result, knobs};
 use crate::internal;
 use crate::network::ValueId;
 use crate::ops::{Problem, TensorDesc};
@@ -27,7 +28,7 @@ pub(super) fn place(
     plan: &Plan,
     walk: &Walk,
     ports: &Ports<'_>,
-    workspace: &mut dyn FnMut(usize, &Problem) -> Result<usize>,
+    prepare: &mut dyn FnMut(usize, &Problem) -> Result<Prepared>,
 ) -> Result<ShapePlan> {
     let g = &plan.graph;
     let Walk { facts, roots, device_steps } = walk;
@@ -88,41 +89,59 @@ pub(super) fn place(
         loc[root.idx()] = l;
         Ok(l)
     };
-    // Lifetimes of what remains, in device steps.
-    let mut first = vec![usize::MAX; g.n_values()];
-    let mut last = vec![0usize; g.n_values()];
+    // Lifetimes of what remains, in device steps: those that write a value, then those that read it.
+    let mut touched: Vec<Vec<usize>> = vec![Vec::new(); g.n_values()];
+    let mut needs: Vec<Vec<usize>> = Vec::new();
     for (i, &s) in device_steps.iter().enumerate() {
         let node = g.node(plan.steps[s].node);
-        for v in &node.outputs {
-            first[v.idx()] = first[v.idx()].min(i);
-            last[v.idx()] = last[v.idx()].max(i);
-        }
+        let mut need = Vec::new();
         for v in node.inputs.iter().flatten() {
             source(*v, &mut loc)?;
             let r = roots[v.idx()].idx();
-            last[r] = last[r].max(i);
+            need.extend(touched[r].first().filter(|_| computed[r]));
+            touched[r].push(i);
         }
+        for v in &node.outputs {
+            touched[v.idx()].push(i);
+        }
+        need.sort_unstable();
+        need.dedup();
+        needs.push(need);
     }
     let n = device_steps.len();
     for (_, v) in &end {
         source(*v, &mut loc)?;
-        last[roots[v.idx()].idx()] = n;
+        touched[roots[v.idx()].idx()].push(n);
     }
+    let mut steps = Vec::with_capacity(n);
+    let mut fill = Vec::with_capacity(n);
+    for &s in device_steps.iter() {
+        let problem = problem(plan, s, facts)?;
+        let Prepared { work_bytes, fill: filled } = prepare(s, &problem)?;
+        fill.extend(filled);
+        steps.push(ShapedStep { step: s, problem, inputs: vec![], outputs: vec![], work: 0, work_bytes });
+    }
+    // Stages are driven by the host, one step after the other.
+    let whole = matches!(ports, Ports::Bound) && fill.len() == n;
+    let lanes = if whole { Lanes::new(&needs, &fill, max_lanes()) } else { None };
+    let lanes = lanes.as_ref();
+    let is_last = |r: ValueId, i: usize| {
+        let reads = &touched[r.idx()];
+        reads.last() == Some(&i) && reads.iter().all(|x| *x == i || lanes.is_none_or(|l| l.is_before(*x, i)))
+    };
     // In place: the output takes the slot of an input that dies here.
     let mut slot: Vec<ValueId> = g.value_ids().collect();
-    let mut steps = Vec::with_capacity(n);
-    let mut intervals = Vec::new();
+    let mut intervals: Vec<Interval> = Vec::new();
     let mut owner: Vec<Option<usize>> = vec![None; g.n_values()];
     for (i, &s) in device_steps.iter().enumerate() {
         let node = g.node(plan.steps[s].node);
-        let problem = problem(plan, s, facts)?;
         let out = node.outputs[0];
         if loc[out.idx()] == Loc::None {
             let donor = node.inputs.iter().enumerate().find_map(|(k, v)| {
                 let r = roots[(*v)?.idx()];
-                let dies = computed[r.idx()] && loc[r.idx()] == Loc::None && last[r.idx()] == i;
+                let dies = computed[r.idx()] && loc[r.idx()] == Loc::None && is_last(r, i);
                 let alone = node.inputs.iter().flatten().filter(|w| roots[w.idx()] == r).count() == 1;
-                let fits = desc(facts, r).ok()?.bytes() == problem.outputs[0].bytes();
+                let fits = desc(facts, r).ok()?.bytes() == steps[i].problem.outputs[0].bytes();
                 (dies && alone && fits && node.op.def().in_place(k)).then_some(slot[r.idx()])
             });
             if let Some(d) = donor {
@@ -135,24 +154,19 @@ pub(super) fn place(
             }
             let bytes = desc(facts, *v)?.bytes();
             match owner[slot[v.idx()].idx()] {
-                Some(k) => {
-                    let iv: &mut Interval = &mut intervals[k];
-                    iv.last = iv.last.max(last[v.idx()]);
-                }
+                Some(k) => intervals[k].extend(&touched[v.idx()]),
                 None => {
                     owner[v.idx()] = Some(intervals.len());
-                    intervals.push(Interval { bytes: bytes.max(1), first: first[v.idx()], last: last[v.idx()] });
+                    intervals.push(Interval::new(bytes.max(1), &touched[v.idx()]));
                 }
             }
         }
-        let work_bytes = workspace(s, &problem)?;
-        steps.push(ShapedStep { step: s, problem, inputs: vec![], outputs: vec![], work: 0, work_bytes });
     }
     let first_work = intervals.len();
     for (i, s) in steps.iter().enumerate() {
-        intervals.push(Interval { bytes: s.work_bytes, first: i, last: i });
+        intervals.push(Interval::new(s.work_bytes, &[i]));
     }
-    let (offsets, arena_bytes) = assign_offsets(&intervals);
+    let (offsets, arena_bytes) = assign_offsets(&intervals, lanes);
     let resolve = |v: ValueId, loc: &[Loc]| -> Loc {
         let r = roots[v.idx()];
         match loc[r.idx()] {
@@ -197,7 +211,14 @@ pub(super) fn place(
         uploads,
         upload_bytes,
         last_input_read,
+        lanes: lanes.cloned(),
     })
+}
+
+/// Lanes that the environment leaves.
+fn max_lanes() -> usize {
+    let aux = knobs::AUX_STREAMS.get().and_then(|n| n.parse::<usize>().ok());
+    aux.map_or(1, |n| n.saturating_add(1).min(MAX_LANES))
 }
 
 fn problem(plan: &Plan, step: usize, facts: &[Option<Fact>]) -> Result<Problem> {

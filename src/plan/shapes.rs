@@ -3,6 +3,7 @@
 //! This is the shape program of an engine. It runs when a context meets input shapes that it has not kept; it knows no
 //! device, so it is tested without one.
 
+use super::lanes::Lanes;
 use super::place::{Ports, place};
 use super::profile::bind_shape;
 use super::{Plan, Stage, StepKind};
@@ -84,6 +85,17 @@ pub struct ShapePlan {
     pub escapes: Vec<Escape>,
     /// Index of the last of `steps` that reads a bound input; `None` when none does. End copies count as after all.
     pub last_input_read: Option<usize>,
+    /// Which steps may run side by side; nothing when they run in a row.
+    pub lanes: Option<Lanes>,
+}
+
+/// What a device says about a step at concrete shapes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Prepared {
+    /// Scratch bytes.
+    pub work_bytes: usize,
+    /// How much of a GPU it fills: 1 when all of it is filled once. Nothing where steps run in a row.
+    pub fill: Option<f32>,
 }
 
 /// What the host computes at most in one step: shapes, axes and indices are small.
@@ -100,12 +112,12 @@ pub struct External {
 /// Runs the shape program of a whole plan.
 ///
 /// `shapes` are the dimensions of each graph input; `host_values` the elements of the inputs in `plan.host_inputs`;
-/// `workspace` gives the scratch bytes of a step.
+/// `prepare` makes a step ready.
 pub fn specialize(
     plan: &Plan,
     shapes: &[Vec<i64>],
     host_values: &[Arc<Tensor>],
-    mut workspace: impl FnMut(usize, &Problem) -> Result<usize>,
+    mut prepare: impl FnMut(usize, &Problem) -> Result<Prepared>,
 ) -> Result<ShapePlan> {
     let g = &plan.graph;
     ensure!(shapes.len() == g.inputs().len(), Internal, "{} shapes for {} inputs", shapes.len(), g.inputs().len());
@@ -126,7 +138,7 @@ pub fn specialize(
     }
     let steps: Vec<usize> = (0..plan.steps.len()).collect();
     let walk = walk(plan, &steps, facts)?;
-    place(plan, &walk, &Ports::Bound, &mut workspace)
+    place(plan, &walk, &Ports::Bound, &mut prepare)
 }
 
 /// Runs the shape program of one stage, which is not dynamic.
@@ -134,7 +146,7 @@ pub fn specialize_stage(
     plan: &Plan,
     stage: &Stage,
     externals: &[External],
-    mut workspace: impl FnMut(usize, &Problem) -> Result<usize>,
+    mut prepare: impl FnMut(usize, &Problem) -> Result<Prepared>,
 ) -> Result<ShapePlan> {
     let mut facts = constants(plan);
     let mut on_device = HashSet::new();
@@ -145,7 +157,7 @@ pub fn specialize_stage(
         }
     }
     let walk = walk(plan, &stage.steps, facts)?;
-    place(plan, &walk, &Ports::Variables { on_device: &on_device, escapes: &stage.escapes }, &mut workspace)
+    place(plan, &walk, &Ports::Variables { on_device: &on_device, escapes: &stage.escapes }, &mut prepare)
 }
 
 fn constants(plan: &Plan) -> Vec<Option<Fact>> {

@@ -26,7 +26,7 @@ const MAX_OPERANDS: usize = 64;
 /// Base addresses of one execution.
 pub(super) struct Bases<'a> {
     engine: &'a Engine,
-    inputs: &'a [u64],
+    pub inputs: &'a [u64],
     pub outputs: &'a [u64],
     pub arena: u64,
     uploads: u64,

@@ -5,7 +5,7 @@ use crate::base::{Result, Tensor};
 use crate::device::cuda::cublaslt::GemmPlan;
 use crate::device::cuda::graph::{GraphBuilder, GraphExec, Node as GraphNode};
 use crate::device::cuda::{CudaDevice, PreparedLaunch};
-use crate::device::{CopyKind, Device, DeviceRef, RawStream};
+use crate::device::{CopyKind, Device, DeviceProps, DeviceRef, RawStream};
 use crate::internal;
 use crate::network::Node;
 use crate::ops::{Arg, CpuArgs, CpuStep, DeviceOp, EvalCx, Problem, StepProgram, Tactic, TacticSource};
@@ -47,7 +47,8 @@ impl StepAddresses<'_> {
 
 enum CudaOp {
     Launch { launch: PreparedLaunch, slots: Vec<Arg> },
-    Gemm { plan: GemmPlan, a: Arg, b: Arg, d: Arg, bias: Arg, work: usize, work_bytes: usize },
+    /// `tiles`: about the blocks that it has.
+    Gemm { plan: GemmPlan, a: Arg, b: Arg, d: Arg, bias: Arg, work: usize, work_bytes: usize, tiles: i64 },
     Copy { dst: Arg, src: Arg, bytes: usize },
     Fill { dst: Arg, value: u8, bytes: usize },
 }
@@ -96,13 +97,23 @@ impl CudaStep {
                     let want = plan.workspace_bytes();
                     work_bytes = work_bytes.max(work + want);
                     let bias = g.bias.clone().unwrap_or(Arg::Null);
-                    CudaOp::Gemm { plan, a: g.a, b: g.b, d: g.d, bias, work, work_bytes: want }
+                    let tiles = g.batch.saturating_mul(g.m.div_euclid(128) + 1).saturating_mul(g.n.div_euclid(128) + 1);
+                    CudaOp::Gemm { plan, a: g.a, b: g.b, d: g.d, bias, work, work_bytes: want, tiles }
                 }
                 DeviceOp::Copy { dst, src, bytes } => CudaOp::Copy { dst, src, bytes },
                 DeviceOp::Fill { dst, value, bytes } => CudaOp::Fill { dst, value, bytes },
             });
         }
         Ok(CudaStep { device: device.clone(), ops, work_bytes })
+    }
+
+    fn fill(&self, props: &DeviceProps) -> f32 {
+        let of = |op: &CudaOp| match op {
+            CudaOp::Launch { launch, .. } => launch.fill(props),
+            CudaOp::Gemm { tiles, .. } => *tiles as f32 / props.n_sm.max(1) as f32,
+            CudaOp::Copy { bytes, .. } | CudaOp::Fill { bytes, .. } => *bytes as f32 / (4 << 20) as f32,
+        };
+        self.ops.iter().map(of).sum()
     }
 
     /// Every part can be a node of a graph without help of the driver: no library launches anything.
@@ -134,7 +145,7 @@ impl CudaStep {
                 CudaOp::Copy { dst, src, bytes } => unsafe { graph.copy(at.resolve(dst), at.resolve(src), *bytes, after)? },
                 // SAFETY: the caller's promise.
                 CudaOp::Fill { dst, value, bytes } => unsafe { graph.fill(at.resolve(dst), *value, *bytes, after)? },
-                CudaOp::Gemm { plan, a, b, d, bias, work, work_bytes } => {
+                CudaOp::Gemm { plan, a, b, d, bias, work, work_bytes, .. } => {
                     let (a, b, d, bias) = (at.resolve(a), at.resolve(b), at.resolve(d), at.resolve(bias));
                     let work = at.work + *work as u64;
                     // SAFETY: the caller's promise.
@@ -197,7 +208,7 @@ impl CudaStep {
                     // SAFETY: the caller's promise.
                     unsafe { launch.run(stream)? };
                 }
-                CudaOp::Gemm { plan, a, b, d, bias, work, work_bytes } => {
+                CudaOp::Gemm { plan, a, b, d, bias, work, work_bytes, .. } => {
                     let (a, b, d, bias) = (at.resolve(a), at.resolve(b), at.resolve(d), at.resolve(bias));
                     // SAFETY: the caller's promise.
                     unsafe { plan.run(a, b, d, bias, at.work + *work as u64, *work_bytes, stream)? };
@@ -335,6 +346,15 @@ impl StepExec {
             StepExec::OnHost(step) => unsafe { step.run(at, stream) },
             StepExec::Nothing => Ok(()),
             StepExec::Cpu(_) | StepExec::Reference(..) => Err(internal!("a CPU step on a CUDA stream")),
+        }
+    }
+
+    /// How much of a GPU the step fills, roughly: 1 when its blocks fill it once. Nothing on other devices.
+    pub fn fill(&self, props: &DeviceProps) -> Option<f32> {
+        match self {
+            StepExec::Cuda(s) => Some(s.fill(props)),
+            StepExec::Nothing => Some(0.0),
+            _ => None,
         }
     }
 

@@ -3,10 +3,11 @@
 use super::exec::StepExec;
 use crate::base::Result;
 use crate::base::error::ResultExt;
-use crate::device::Buffer;
+use crate::device::{Buffer, DeviceRef};
 use crate::engine::Engine;
 use crate::internal;
 use crate::ops::Problem;
+use crate::plan::shapes::Prepared;
 use crate::plan::{Plan, ShapePlan, StepKind};
 
 /// A shape plan with its steps, ready to run.
@@ -23,7 +24,7 @@ impl Ready {
     pub fn new(
         engine: &Engine,
         plan: &Plan,
-        specialize: impl FnOnce(&mut dyn FnMut(usize, &Problem) -> Result<usize>) -> Result<ShapePlan>,
+        specialize: impl FnOnce(&mut dyn FnMut(usize, &Problem) -> Result<Prepared>) -> Result<ShapePlan>,
     ) -> Result<Ready> {
         let mut exec = Vec::new();
         let shape = specialize(&mut |s, problem| {
@@ -33,9 +34,11 @@ impl Ready {
             let packs = engine.pack_cache(plan, step.node);
             let e = StepExec::new(&engine.device, node, tactic.as_ref(), problem, &engine.kernels, &packs)
                 .with_context(|| format!("{} {:?}", node.op.name(), node.name))?;
-            let bytes = e.workspace();
+            let on_gpu = matches!(engine.device, DeviceRef::Cuda(_));
+            let fill = on_gpu.then(|| e.fill(engine.device.props())).flatten();
+            let prepared = Prepared { work_bytes: e.workspace(), fill };
             exec.push(e);
-            Ok(bytes)
+            Ok(prepared)
         })?;
         let uploads = match shape.upload_bytes {
             0 => None,

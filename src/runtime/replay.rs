@@ -165,7 +165,7 @@ impl Replays {
         };
         let fits = |r: &Replay| {
             let can = |s: &Segment| match s {
-                Segment::Graph(g) => g.can_change(recorder.bound, &|l| changed(&r.key, l)),
+                Segment::Graph(g) => g.can_change(recorder.bases, recorder.bound, &|l| changed(&r.key, l)),
                 Segment::Steps(_) | Segment::InputsConsumed => true,
             };
             r.key[fixed..] == key[fixed..] && r.segments.iter().all(can)

@@ -2,12 +2,15 @@
 
 use crate::models::{self, compare};
 use crate::{Gpu, gpu, have_nvrtc};
-use sinter::base::Tensor;
+use sinter::base::{DType, Fact, Tensor};
 use sinter::builder::{BuilderConfig, build};
 use sinter::device::{Buffer, CopyKind, Device, DeviceKind, DeviceRef};
 use sinter::engine::{Engine, OtherDevice};
+use sinter::network::Graph;
 use sinter::onnx::importer::import_file;
 use sinter::onnx::read_tensor_file;
+use sinter::ops::pointwise::{Func, Pointwise, Program};
+use sinter::ops::softmax::Softmax;
 use sinter::plan::{Profile, Range};
 use sinter::runtime::Context;
 use std::path::{Path, PathBuf};
@@ -273,4 +276,57 @@ fn an_engine_moves_between_the_cpu_and_the_gpu() {
     assert!(e.contains("CPU only"), "{e}");
     let on_gpu = Engine::from_bytes(&bytes, &device, OtherDevice::Replan).unwrap();
     check(&on_gpu);
+}
+
+/// x, then four rows of soft maxima along alternating axes, and the sum of their ends.
+fn branching() -> Graph {
+    let mut g = Graph::new("branches");
+    let x = g.add_input("x", Fact::new(DType::F32, &[3usize, 40, 50][..])).unwrap();
+    let mut sum = None;
+    for b in 0..4 {
+        let mut v = x;
+        for i in 0..5 {
+            let softmax = Softmax { axis: if (i + b) % 2 == 0 { -1 } else { 1 }, log: b % 2 == 1, flatten: false };
+            v = g.add_node(&format!("s{b}_{i}"), softmax.into(), &[Some(v)]).unwrap()[0];
+        }
+        sum = Some(match sum {
+            None => v,
+            Some(s) => {
+                let add = Pointwise { program: Program::single(Func::Add, &[DType::F32; 2]).unwrap() };
+                g.add_node(&format!("add{b}"), add.into(), &[Some(s), Some(v)]).unwrap()[0]
+            }
+        });
+    }
+    g.add_output("y", sum.unwrap()).unwrap();
+    g
+}
+
+#[test]
+fn branches_side_by_side_give_what_a_row_gives() {
+    let Some(gpu) = gpu() else { return };
+    if !have_nvrtc() {
+        return;
+    }
+    let device = DeviceRef::Cuda(gpu.device.clone());
+    let cpu = DeviceRef::open(DeviceKind::Cpu).unwrap();
+    let values: Vec<f32> = (0..3 * 40 * 50).map(|i| ((i * 7919) % 1000) as f32 / 250.0 - 2.0).collect();
+    let x = Tensor::from_slice(&[3, 40, 50], &values);
+    let run = |device: &DeviceRef| {
+        let image = build(&branching(), &BuilderConfig::default(), device, &mut |_, _| true).unwrap();
+        let engine = Engine::load(image, device, OtherDevice::Error).unwrap();
+        models::run(&engine, std::slice::from_ref(&x)).unwrap().remove(0)
+    };
+    let want = run(&cpu);
+    compare("y", &run(&device), &want, None).unwrap();
+    // Input and output in one memory: steps run in a row.
+    let image = build(&branching(), &BuilderConfig::default(), &device, &mut |_, _| true).unwrap();
+    let engine = Engine::load(image, &device, OtherDevice::Error).unwrap();
+    let mut cx = Context::new(&engine).unwrap();
+    for _ in 0..3 {
+        let memory = upload(&device, &x);
+        cx.bind("x", memory.ptr()).unwrap();
+        cx.bind("y", memory.ptr()).unwrap();
+        cx.execute().unwrap();
+        compare("y", &download(&device, &memory, &[3, 40, 50]), &want, None).unwrap();
+    }
 }

@@ -7,6 +7,7 @@
 use super::driver::check;
 use super::{CudaDevice, Function, RawStream, Start, tensor_map};
 use crate::base::Result;
+use crate::device::DeviceProps;
 use crate::ensure;
 use crate::ops::tactic::{Arg, Launch, TensorMap};
 use cudarc::driver::sys;
@@ -235,6 +236,14 @@ impl PreparedLaunch {
         p.sharedMemBytes = self.smem;
         p.kernelParams = self.args.pointers.as_mut_ptr();
         p
+    }
+
+    /// How often its blocks fill the device, of which a multiprocessor is full with two blocks or with all threads.
+    pub fn fill(&self, props: &DeviceProps) -> f32 {
+        let blocks: f32 = self.grid.iter().map(|g| *g as f32).product();
+        let threads: f32 = self.block.iter().map(|b| *b as f32).product();
+        let each = (threads / 2048.0).max(self.smem as f32 / props.max_smem_per_block.max(1) as f32).max(0.25);
+        blocks * each / props.n_sm.max(1) as f32
     }
 
     /// The kernel that is launched.
