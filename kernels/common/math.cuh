@@ -11,9 +11,12 @@
 // cast_odd(x)     to float, rounded to odd, for a half type later
 // cast<To>(x)     (small types: common/small.cuh) float to integer: toward zero, saturating, NaN to 0; integer to integer: wraps; to bool: x != 0
 //
+// half_*          of floats that become half types: common/half_math.cuh
+//
 // Numerics  f32 functions are the precise ones (expf, not __expf). min, max, relu and clip propagate NaN. Integer
 //           division truncates (div), or takes the divisor's sign (mod); a zero divisor gives 0, never a fault.
 #pragma once
+#include "common/half_math.cuh"
 #include "common/small.cuh"
 #include "common/types.cuh"
 

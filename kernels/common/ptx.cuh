@@ -33,6 +33,14 @@ __device__ __forceinline__ float ex2_approx_ftz_f32(float x)
     return r;
 }
 
+// Within one unit of the last place; numbers that are not normal count as zero.
+__device__ __forceinline__ float rcp_approx_ftz_f32(float x)
+{
+    float r;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+    return r;
+}
+
 #if __CUDA_ARCH__ >= 800
 __device__ __forceinline__ unsigned short cvt_rn_bf16_f32(float x)
 {

@@ -12,6 +12,7 @@ pub mod in_f32;
 pub mod per_output;
 pub mod sequence;
 pub mod requant;
+pub mod row_form;
 pub mod tactic;
 pub mod window;
 

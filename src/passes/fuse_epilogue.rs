@@ -6,9 +6,9 @@
 //! has no other reader.
 
 use super::fuse_pointwise::check_limits;
-use super::query::{join_names, only_reader, operands, pointwise, same_shape};
+use super::query::{is_cast, join_names, only_reader, operands, pointwise, same_shape};
 use super::simplify_pointwise::{merge_equal, simplify};
-use crate::base::Result;
+use crate::base::{DType, Result};
 use crate::bail;
 use crate::network::{Graph, Node, NodeId, Patch, ValueId};
 use crate::ops::Op;
@@ -82,6 +82,11 @@ fn joined(
     // Operand 0 is no value of the graph here, so only the further ones are bound and merged.
     let mut i = 0;
     while i < extra.len() {
+        // A lone conversion is done where the operand is read.
+        if let Some((source, dtype)) = conversion_of(g, extra[i]) {
+            program = program.convert_input(i + 1, dtype)?;
+            extra[i] = source;
+        }
         let scalar = super::query::const_scalar(g, extra[i]);
         let twin = extra[..i].iter().position(|v| *v == extra[i]);
         if let Some(v) = scalar.filter(|_| g.fact(extra[i]).dtype.is_float()) {
@@ -95,6 +100,13 @@ fn joined(
         extra.remove(i);
     }
     Ok((simplify(&program), extra))
+}
+
+/// What a value is converted from, when its producer does only that between floating-point types.
+fn conversion_of(g: &Graph, v: ValueId) -> Option<(ValueId, DType)> {
+    let (_, producer) = g.producer(v)?;
+    let from = pointwise(producer).filter(|p| is_cast(p))?.inputs[0];
+    (from.is_float() && !from.is_small() && g.fact(v).dtype.is_float()).then(|| (producer.inputs[0].expect("has no absent operand"), from))
 }
 
 /// The epilogue of an operator that takes one.

@@ -19,6 +19,7 @@ mod fold_pads;
 mod fold_scale_into_weights;
 mod fuse_epilogue;
 mod fuse_pointwise;
+mod half_plan;
 mod lower_precision;
 mod merge_duplicates;
 mod normal_form;

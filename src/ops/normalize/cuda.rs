@@ -1,54 +1,18 @@
-//! CUDA: `normalize.cu`. A warp holds a short row in registers, a block a longer one, and a block reads a very long row
-//! three times.
+//! CUDA: `normalize.cu`. A part of a warp or a block holds a row in registers; a block reads a very long row twice.
 
-use super::{BIAS, Normalize, SCALE, SKIP, SKIP_BIAS};
+use super::{BIAS, Normalize, Rows, SCALE, SKIP, SKIP_BIAS};
 use crate::base::Result;
 use crate::device::DeviceProps;
+use crate::ops::row_form::RowForm;
 use crate::ops::{Arg, KernelSpec, Launch, Problem, StepProgram, Tactic, TacticOptions, TacticSource, blocks};
 use crate::{ensure, err};
 
-/// One form of the kernel.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Form {
-    /// Threads of a row: 32, or all of a block.
-    lanes: usize,
-    threads: usize,
-    /// Elements that a thread holds; 0 reads the row again instead.
-    hold: usize,
-    vec: usize,
+/// Scale and bias have an element for each place of a row, so that they are read in vectors.
+fn row_params(g: &Rows) -> bool {
+    g.period == 1 && g.run == 1
 }
 
-/// Elements that a thread holds at most.
-const MAX_HOLD: usize = 32;
-const WARP: Form = Form { lanes: 32, threads: 128, hold: 16, vec: 1 };
-const LONG: Form = Form { lanes: 512, threads: 512, hold: 0, vec: 1 };
-
-impl Form {
-    /// The best guess for rows of this length.
-    fn of(cols: usize, size: usize) -> Form {
-        let widest = (16 / size).clamp(1, 8);
-        let vec = (0..4).map(|k| widest >> k).find(|v| *v > 0 && cols % v == 0).unwrap_or(1);
-        let hold = |lanes: usize| cols.max(1).div_ceil(lanes * vec) * vec;
-        match () {
-            _ if hold(32) <= MAX_HOLD => Form { lanes: 32, threads: 128, hold: hold(32), vec },
-            _ if hold(256) <= MAX_HOLD => Form { lanes: 256, threads: 256, hold: hold(256), vec },
-            _ => Form { vec, ..LONG },
-        }
-    }
-
-    fn fits(&self, cols: usize) -> bool {
-        cols % self.vec == 0 && (self.hold == 0 || cols <= self.lanes * self.hold)
-    }
-
-    fn is_sound(&self) -> bool {
-        (self.lanes == 32 || self.lanes == self.threads)
-            && (32..=1024).contains(&self.threads)
-            && self.threads % 32 == 0
-            && matches!(self.vec, 1 | 2 | 4 | 8)
-    }
-}
-
-fn spec(op: &Normalize, p: &Problem, f: &Form) -> Option<KernelSpec> {
+fn spec(op: &Normalize, p: &Problem, f: &RowForm, row_params: bool) -> Option<KernelSpec> {
     let x = p.input(0)?.dtype;
     let param = p.input(SCALE).or(p.input(BIAS)).map_or(x, |d| d.dtype);
     Some(
@@ -57,6 +21,7 @@ fn spec(op: &Normalize, p: &Problem, f: &Form) -> Option<KernelSpec> {
             .define_type("T_PARAM", param)
             .define_type("T_Y", p.outputs.first()?.dtype)
             .define("CENTERED", op.centered as i64)
+            .define("ROW_PARAMS", row_params as i64)
             .define("LANES", f.lanes)
             .define("THREADS", f.threads)
             .define("HOLD", f.hold)
@@ -64,42 +29,28 @@ fn spec(op: &Normalize, p: &Problem, f: &Form) -> Option<KernelSpec> {
     )
 }
 
-fn tactic(op: &Normalize, p: &Problem, forms: &[Form]) -> Option<Tactic> {
+/// Parameters: whether scale and bias belong to places of a row, then each form.
+fn tactic(op: &Normalize, p: &Problem, forms: &[RowForm], row_params: bool) -> Option<Tactic> {
     let x = p.input(0)?;
-    let names: Vec<String> =
-        forms.iter().map(|f| format!("{}x{}_hold{}_v{}", f.threads / f.lanes, f.lanes, f.hold, f.vec)).collect();
+    let names: Vec<String> = forms.iter().map(RowForm::name).collect();
     Some(Tactic {
         name: format!("normalize/{}_{}", names.join("_"), x.dtype),
         source: TacticSource::Kernels,
-        kernels: forms.iter().map(|f| spec(op, p, f)).collect::<Option<_>>()?,
-        params: forms.iter().flat_map(|f| [f.lanes, f.threads, f.hold, f.vec].map(|v| v as i64)).collect(),
+        kernels: forms.iter().map(|f| spec(op, p, f, row_params)).collect::<Option<_>>()?,
+        params: std::iter::once(row_params as i64).chain(forms.iter().flat_map(RowForm::params)).collect(),
     })
 }
 
-pub(super) fn tactics(op: &Normalize, p: &Problem, _dev: &DeviceProps, opt: &TacticOptions) -> Vec<Tactic> {
+pub(super) fn tactics(op: &Normalize, p: &Problem, dev: &DeviceProps, opt: &TacticOptions) -> Vec<Tactic> {
     let Some(x) = p.input(0) else { return vec![] };
     let Ok(g) = op.geometry(&x.dims) else { return vec![] };
-    let best = Form::of(g.cols, x.dtype.size());
-    let lists: Vec<Vec<Form>> = match opt.dynamic {
-        // Rows of other lengths take the first form that fits them.
-        true => vec![[best, WARP, LONG].into_iter().fold(vec![], |mut v, f| {
-            if !v.contains(&f) {
-                v.push(f);
-            }
-            v
-        })],
-        false if best.lanes == 32 && g.cols > 512 => vec![vec![best], vec![Form::of_block(g.cols, best.vec)]],
-        false if best.hold > 0 && best.lanes > 32 => vec![vec![best], vec![Form { vec: best.vec, ..LONG }]],
-        false => vec![vec![best]],
-    };
-    lists.iter().filter_map(|forms| tactic(op, p, forms)).collect()
-}
-
-impl Form {
-    /// A block of 128 threads for a row that a warp would hold too.
-    fn of_block(cols: usize, vec: usize) -> Form {
-        Form { lanes: 128, threads: 128, hold: cols.max(1).div_ceil(128 * vec) * vec, vec }
+    // Rows of other lengths have other geometries; rows of whole places stay so.
+    let by_place = row_params(&g) && op.affine == super::Affine::Row;
+    let best = RowForm::ranked(g.rows, g.cols, x.dtype.size(), dev);
+    if opt.dynamic {
+        return tactic(op, p, &RowForm::for_any(&best), by_place).into_iter().collect();
     }
+    best.iter().filter_map(|f| tactic(op, p, &[*f], by_place)).collect()
 }
 
 pub(super) fn program(op: &Normalize, tactic: &Tactic, p: &Problem, _dev: &DeviceProps) -> Result<StepProgram> {
@@ -108,15 +59,11 @@ pub(super) fn program(op: &Normalize, tactic: &Tactic, p: &Problem, _dev: &Devic
     if g.rows == 0 || (g.cols == 0 && !op.stats) {
         return Ok(StepProgram::default());
     }
-    let forms: Vec<Form> = tactic
-        .params
-        .chunks_exact(4)
-        .map(|k| Form { lanes: k[0] as usize, threads: k[1] as usize, hold: k[2] as usize, vec: k[3] as usize })
-        .collect();
-    ensure!(forms.iter().all(Form::is_sound), CorruptData, "tactic {} has parameters out of range", tactic.name);
-    let at = forms.iter().position(|f| f.fits(g.cols));
-    let at = at.ok_or_else(|| err!(InvalidState, "tactic {} does not fit {x}", tactic.name))?;
-    let f = forms[at];
+    let Some((by_place, params)) = tactic.params.split_first() else {
+        return Err(err!(CorruptData, "tactic {} has no parameters", tactic.name));
+    };
+    let (at, f) = RowForm::choose(tactic, params, g.cols)?;
+    ensure!(*by_place == 0 || row_params(&g), InvalidState, "tactic {} is for other scales than those of {x}", tactic.name);
     let grid = g.rows.div_ceil(f.threads / f.lanes);
     ensure!(
         grid <= i32::MAX as usize && g.cols <= i32::MAX as usize,

@@ -120,7 +120,18 @@ fn expression(p: &Program, ins: &Instr, is_read: bool) -> String {
         Func::GreaterEqual => "ge",
         f => f.name(),
     };
-    format!("op::{name}({})", a.join(", "))
+    let half = if is_half(ins.dtype) && has_half_form(ins.func) { "half_" } else { "" };
+    format!("op::{half}{name}({})", a.join(", "))
+}
+
+fn is_half(dtype: DType) -> bool {
+    matches!(dtype, DType::F16 | DType::BF16)
+}
+
+/// Functions that `kernels/common/half_math.cuh` has in a form that is as exact as a half type can show.
+fn has_half_form(f: Func) -> bool {
+    use Func::*;
+    matches!(f, Exp | Div | Reciprocal | Sigmoid | Silu | Tanh | GeluErf | GeluTanh | Mish)
 }
 
 fn cast(x: &str, from: DType, to: DType, is_read: bool) -> String {
@@ -168,6 +179,12 @@ mod tests {
             const float v3 = __int_as_float(0x3f000000);\n    const float v4 = op::mul(v2, v3);\n    \
             const float v5 = op::add(v4, v1);\n    r0 = v5;\n}\n";
         assert_eq!(body(&p).unwrap(), want);
+    }
+
+    #[test]
+    fn half_registers_take_the_short_functions() {
+        let text = body(&Program::parse("f16;gelu_erf(0):f16;cast(1):f32;tanh(2):f32;>3").unwrap()).unwrap();
+        assert!(text.contains("op::half_gelu_erf(v0)") && text.contains("= op::tanh(v2)"), "{text}");
     }
 
     #[test]

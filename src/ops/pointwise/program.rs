@@ -162,6 +162,25 @@ impl Program {
         Ok(p)
     }
 
+    /// Reads input `i` as `dtype` and converts it to the type that it had.
+    pub fn convert_input(&self, i: usize, dtype: DType) -> Result<Program> {
+        let n_in = self.n_inputs() as Reg;
+        let map = |r: Reg| match r {
+            _ if r as usize == i => n_in,
+            _ if r >= n_in => r + 1,
+            _ => r,
+        };
+        let mut p = Program { inputs: self.inputs.clone(), instrs: vec![], outputs: vec![] };
+        p.inputs[i] = dtype;
+        p.push_typed(Func::Cast, &[i as Reg], self.inputs[i], 0.0)?;
+        for ins in &self.instrs {
+            let args: Vec<Reg> = ins.args.iter().map(|r| map(*r)).collect();
+            p.push_typed(ins.func, &args, ins.dtype, ins.value)?;
+        }
+        p.outputs = self.outputs.iter().map(|r| map(*r)).collect();
+        Ok(p)
+    }
+
     /// Makes inputs `a` and `b` (a < b) one: readers of `b` read `a`, and `b` is dropped.
     pub fn merge_inputs(&self, a: usize, b: usize) -> Program {
         let map = |r: Reg| match (r as usize).cmp(&b) {
@@ -296,5 +315,7 @@ mod tests {
         assert_eq!(p.to_string(), "f32,f32,f32;mul(0,1):f32;sub(2,3):f32;>4");
         assert_eq!(p.merge_inputs(0, 2).to_string(), "f32,f32;mul(0,1):f32;sub(0,2):f32;>3");
         assert_eq!(p.bind_const(2, 1.0).unwrap().n_inputs(), 2);
+        let read = p.convert_input(2, DType::F16).unwrap();
+        assert_eq!(read.to_string(), "f32,f32,f16;cast(2):f32;mul(0,1):f32;sub(3,4):f32;>5");
     }
 }

@@ -96,8 +96,8 @@ impl OpDef for Softmax {
         cpu::step(self, p)
     }
 
-    fn cuda_tactics(&self, p: &Problem, _dev: &DeviceProps, opt: &TacticOptions) -> Vec<Tactic> {
-        cuda::tactics(self, p, opt)
+    fn cuda_tactics(&self, p: &Problem, dev: &DeviceProps, opt: &TacticOptions) -> Vec<Tactic> {
+        cuda::tactics(self, p, dev, opt)
     }
 
     fn cuda_program(&self, tactic: &Tactic, p: &Problem, _dev: &DeviceProps) -> Result<StepProgram> {
