@@ -77,44 +77,54 @@ struct Operands
     }
 
 #if HOLD
-    // All of a thread's part, asked for before any of it is used.
-    DEVICE void load_row(ACC (&r)[HOLD / VEC][VEC], i64 base, int lane, i32 cols) const
+    typedef typename VecAccess<VEC, T_X>::Bits Bits;
+    typedef typename VecAccess<VEC, T_X>::raw Raw;
+
+    // A thread's part of a row as it lies in memory, all of it asked for before any is used; zeros beyond the row.
+    DEVICE void ask(Bits (&b)[HOLD / VEC], const T_X* g, int lane, i32 cols) const
     {
-        T_X v[HOLD / VEC][VEC];
-#pragma unroll
-        for (int c = 0; c < HOLD / VEC; c++) {
-            const i32 col = (c * LANES + lane) * VEC;
-#pragma unroll
-            for (int j = 0; j < VEC; j++) v[c][j] = T_X{};
-            if (col < cols) read(v[c], x + base + col, vectors);
-        }
-        if (skip) {
-            T_X w[HOLD / VEC][VEC];
+        if (vectors) {
 #pragma unroll
             for (int c = 0; c < HOLD / VEC; c++) {
                 const i32 col = (c * LANES + lane) * VEC;
 #pragma unroll
-                for (int j = 0; j < VEC; j++) w[c][j] = T_X{};
-                if (col < cols) read(w[c], skip + base + col, vectors);
+                for (int i = 0; i < VecAccess<VEC, T_X>::COUNT; i++) {
+                    b[c].r[i] = Raw{};
+                    if (col < cols) b[c].r[i] = ((const Raw*)(g + col))[i];
+                }
             }
-#pragma unroll
-            for (int c = 0; c < HOLD / VEC; c++)
-#pragma unroll
-                for (int j = 0; j < VEC; j++) r[c][j] = to_acc<ACC>(v[c][j]) + to_acc<ACC>(w[c][j]);
         } else {
 #pragma unroll
             for (int c = 0; c < HOLD / VEC; c++)
 #pragma unroll
-                for (int j = 0; j < VEC; j++) r[c][j] = to_acc<ACC>(v[c][j]);
+                for (int j = 0; j < VEC; j++) {
+                    const i32 col = (c * LANES + lane) * VEC + j;
+                    b[c].v[j] = col < cols ? g[col] : T_X{};
+                }
+        }
+    }
+
+    DEVICE void load_row(ACC (&r)[HOLD / VEC][VEC], i64 base, int lane, i32 cols) const
+    {
+        Bits b[HOLD / VEC];
+        ask(b, x + base, lane, cols);
+#pragma unroll
+        for (int c = 0; c < HOLD / VEC; c++)
+#pragma unroll
+            for (int j = 0; j < VEC; j++) r[c][j] = to_acc<ACC>(b[c].v[j]);
+        if (skip) {
+            ask(b, skip + base, lane, cols);
+#pragma unroll
+            for (int c = 0; c < HOLD / VEC; c++)
+#pragma unroll
+                for (int j = 0; j < VEC; j++) r[c][j] += to_acc<ACC>(b[c].v[j]);
         }
         if (skip_bias) {
+            ask(b, skip_bias, lane, cols);
 #pragma unroll
-            for (int c = 0; c < HOLD / VEC; c++) {
-                const i32 col = (c * LANES + lane) * VEC;
-                if (col < cols) read(v[c], skip_bias + col, vectors);
+            for (int c = 0; c < HOLD / VEC; c++)
 #pragma unroll
-                for (int j = 0; j < VEC; j++) r[c][j] += col < cols ? to_acc<ACC>(v[c][j]) : ACC(0);
-            }
+                for (int j = 0; j < VEC; j++) r[c][j] += to_acc<ACC>(b[c].v[j]);
         }
     }
 #endif
@@ -131,7 +141,7 @@ struct Operands
 // Scale and bias of VEC neighbours.
 struct Params
 {
-    T_PARAM scale[VEC], bias[VEC];
+    typename VecAccess<VEC, T_PARAM>::Bits scale, bias;
 };
 
 struct Affine
@@ -144,14 +154,14 @@ struct Affine
     DEVICE void load(Params& p, i32 col) const
     {
 #if ROW_PARAMS
-        if (scale) read(p.scale, scale + col, vectors);
-        if (bias) read(p.bias, bias + col, vectors);
+        if (scale) read(p.scale.v, scale + col, vectors);
+        if (bias) read(p.bias.v, bias + col, vectors);
 #else
 #pragma unroll
         for (int j = 0; j < VEC; j++) {
             const i64 at = first + (run == 1 ? col + j : run >= cols ? 0 : (i32)((u32)(col + j) / (u32)run));
-            if (scale) p.scale[j] = scale[at];
-            if (bias) p.bias[j] = bias[at];
+            if (scale) p.scale.v[j] = scale[at];
+            if (bias) p.bias.v[j] = bias[at];
         }
 #endif
     }
@@ -163,8 +173,8 @@ struct Affine
 #pragma unroll
         for (int j = 0; j < VEC; j++) {
             ACC q = r[j] * factor;
-            if (scale) q *= (ACC)to_compute(p.scale[j]);
-            if (bias) q += (ACC)to_compute(p.bias[j]);
+            if (scale) q *= (ACC)to_compute(p.scale.v[j]);
+            if (bias) q += (ACC)to_compute(p.bias.v[j]);
             v[j] = from_acc<T_Y>(q);
         }
         write(g, v, aligned);
@@ -207,7 +217,12 @@ template <class A, class F> DEVICE A combine_row(A x, F combine, A* s_scratch /*
     return x;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+// Registers of a thread are bounded so that enough threads wait for memory at once.
+#ifndef MIN_BLOCKS
+#define MIN_BLOCKS (65536 / ((HOLD ? HOLD + 40 : 64) * (int)sizeof(ACC) / 4 * THREADS))
+#endif
+
+extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS > 0 ? MIN_BLOCKS : 1)
 KERNEL_NAME(const T_X* x, const T_PARAM* scale, const T_PARAM* bias, const T_X* skip, const T_X* skip_bias, T_Y* y, ACC* mean,
             ACC* factor, T_X* sum, const i64 rows, const i32 cols, const i32 run, const i64 period, const i64 step,
             const float epsilon)
@@ -225,8 +240,10 @@ KERNEL_NAME(const T_X* x, const T_PARAM* scale, const T_PARAM* bias, const T_X* 
     griddepcontrol_wait();
 #if HOLD
     constexpr int CHUNKS = HOLD / VEC;
-    // Scale and bias are asked for together with the row where registers allow.
-    constexpr bool EARLY = ROW_PARAMS && HOLD * (int)sizeof(T_PARAM) <= 32;
+    // Scale and bias are asked for together with the row where that takes few registers.
+#ifndef EARLY
+    constexpr bool EARLY = ROW_PARAMS && HOLD == VEC;
+#endif
     __shared__ ACC s_scratch[2][THREADS / 32];
     ACC r[CHUNKS][VEC];
     Params params[EARLY ? CHUNKS : 1];

@@ -233,6 +233,9 @@ pub fn run_list(g: &mut Graph, list: &[Box<dyn Pass>], options: &PassOptions, ro
     report.n_nodes_after = g.n_nodes();
     report.refusals = counters.refused.into_inner().into_iter().collect();
     report.refusals.sort();
+    for p in report.passes.iter().filter(|p| p.n_patches > 0) {
+        crate::log_info!("pass {}: {} patches, {} refused", p.name, p.n_patches, p.n_refusals);
+    }
     crate::log_verbose!("passes on graph {:?}: {report}", g.name);
     Ok(report)
 }

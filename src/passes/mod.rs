@@ -19,6 +19,7 @@ mod fold_pads;
 mod fold_scale_into_weights;
 mod fuse_epilogue;
 mod fuse_pointwise;
+mod fuse_skip_norm;
 mod half_plan;
 mod lower_precision;
 mod merge_duplicates;
@@ -26,6 +27,8 @@ mod normal_form;
 mod promote_half;
 mod query;
 mod recognize_activations;
+mod recognize_norms;
+mod recognize_reductions;
 mod refresh_facts;
 mod retype;
 mod simplify_pointwise;
@@ -41,10 +44,13 @@ pub use fold_pads::FoldPads;
 pub use fold_scale_into_weights::{FoldScaleAfter, FoldScaleBefore, FoldScaleIntoAlpha};
 pub use fuse_epilogue::FuseEpilogue;
 pub use fuse_pointwise::FusePointwise;
+pub use fuse_skip_norm::FuseSkipNorm;
 pub use lower_precision::LowerPrecision;
 pub use merge_duplicates::MergeDuplicates;
 pub use promote_half::PromoteHalf;
 pub use recognize_activations::RecognizeActivations;
+pub use recognize_norms::RecognizeNorms;
+pub use recognize_reductions::RecognizeReductions;
 pub use refresh_facts::RefreshFacts;
 pub use simplify_pointwise::SimplifyPointwise;
 pub use simplify_shapes::SimplifyShapes;
@@ -109,6 +115,9 @@ pub fn portable_passes() -> Vec<Box<dyn Pass>> {
         // Single functions and whole activations, while the nodes are still one function each.
         Box::new(SimplifyPointwise),
         Box::new(RecognizeActivations),
+        // While means, squares and roots are nodes of their own; normalizations first, as they read sums of squares.
+        Box::new(RecognizeNorms),
+        Box::new(RecognizeReductions),
         // Before transposes move: one that is pushed between a scale and its product would hide the scale.
         Box::new(FoldScaleIntoAlpha),
         // Chains of layout changes cancel before weights are folded: a batch normalization may stand behind one.
@@ -144,6 +153,10 @@ pub fn target_passes(options: &PassOptions) -> Vec<Box<dyn Pass>> {
     }
     // Epilogues before plain fusion: a producer's own chain must not be swallowed by another reader's program.
     list.push(Box::new(FuseEpilogue));
+    if matches!(options.target, Target::Cuda { .. }) {
+        // The sums that no product has taken, before they are fused with what is around them.
+        list.push(Box::new(FuseSkipNorm));
+    }
     list.push(Box::new(FusePointwise));
     // Chains that plain fusion made one node of can now be an epilogue; the next round of the list does that.
     list.push(Box::new(EliminateDead));

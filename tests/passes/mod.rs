@@ -4,6 +4,7 @@ mod activations;
 mod channels_last;
 mod driver;
 mod fusion;
+mod norms;
 mod pads;
 mod precision;
 mod random;

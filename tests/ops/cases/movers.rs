@@ -56,6 +56,9 @@ pub fn cases() -> Vec<Case> {
             let inputs = vec![x(shape), x(&wide), x(shape)];
             out.push(Case::new(format!("concat {axis} of {d}{shape:?}"), Concat { axis }, inputs));
         }
+        // More inputs than one launch takes, of different lengths.
+        let inputs = (0..11).map(|i| x(&[3, 2 + i % 4])).collect();
+        out.push(Case::new(format!("concat of eleven {d}"), Concat { axis: 1 }, inputs));
         for (shape, axis) in [(&[5, 6, 3][..], 1), (&[7], 0), (&[4, 16], 0), (&[3, 5], -1)] {
             let k = if axis < 0 { shape.len() - 1 } else { axis as usize };
             let n = shape[k] as i64;

@@ -35,6 +35,10 @@ pub fn cases() -> Vec<Case> {
             (&[0, 5], -1),
             (&[3, 0], -1),
             (&[7], 0),
+            // Rows that share warps, with threads and rows left over.
+            (&[37, 96], -1),
+            (&[9, 200], -1),
+            (&[19, 24], -1),
         ]
         .into_iter()
         .enumerate()

@@ -68,7 +68,7 @@ pub fn cases() -> Vec<Case> {
     }
     for d in [DType::F32, DType::F16, DType::BF16, DType::F64] {
         for (shape, axis, flatten) in
-            [(&[3, 37][..], 1, false), (&[2, 5, 7], 1, false), (&[2, 5, 7], 1, true), (&[4, 1100], -1, false), (&[3], 0, false), (&[2, 0], 0, false)]
+            [(&[3, 37][..], 1, false), (&[2, 5, 7], 1, false), (&[2, 5, 7], 1, true), (&[4, 1100], -1, false), (&[37, 96], -1, false), (&[70, 24], -1, false), (&[2, 9008], -1, false), (&[3, 6, 40], 1, false), (&[3], 0, false), (&[2, 0], 0, false)]
         {
             for log in [false, true] {
                 let tolerance = if d.size() == 2 { 1e-2 } else { 1e-5 };
