@@ -103,6 +103,11 @@ impl Patch {
         self.fact(graph, v).map(|f| &f.shape)
     }
 
+    /// The element type of a value of the graph or of this patch.
+    pub fn dtype_of(&self, graph: &Graph, v: ValueId) -> Option<crate::base::DType> {
+        self.fact(graph, v).map(|f| f.dtype)
+    }
+
     /// The ids that this patch's nodes have once it is applied.
     pub fn new_nodes(&self) -> impl DoubleEndedIterator<Item = NodeId> + use<> {
         (self.n_old_nodes as u32..(self.n_old_nodes + self.nodes.len()) as u32).map(NodeId)

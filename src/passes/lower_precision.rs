@@ -127,9 +127,21 @@ fn narrowing(g: &Graph, node: &Node) -> Option<Vec<usize>> {
     (has_params && !op.stats && !op.sum && params_fit(g, node) && for_products(node.outputs[0])).then(|| vec![1, 2])
 }
 
-/// Keys come out of a cache in f32, which would be converted as a whole at every step.
+/// Keys come out of a cache in f32, which would be converted as a whole at every step; also under another shape or order
+/// of axes, or repeated.
 fn is_cached(g: &Graph, node: &Node) -> bool {
-    let keys = node.inputs.get(1).copied().flatten();
-    let from = keys.and_then(|k| g.producer(k)).map(|(_, node)| &node.op);
-    matches!(from, Some(Op::Concat(_) | Op::CacheUpdate(_)))
+    let mut keys = node.inputs.get(1).copied().flatten();
+    while let Some((_, from)) = keys.and_then(|k| g.producer(k)) {
+        match &from.op {
+            Op::CacheUpdate(_) => return true,
+            // Along the last axis, parts of a head are put together.
+            Op::Concat(c) => {
+                let rank = g.fact(from.outputs[0]).rank();
+                return crate::base::dims::normalize_axis(c.axis, rank).is_ok_and(|axis| axis + 1 < rank);
+            }
+            Op::Reshape(_) | Op::Transpose(_) | Op::Expand(_) => keys = from.inputs.first().copied().flatten(),
+            _ => return false,
+        }
+    }
+    false
 }

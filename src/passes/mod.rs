@@ -10,11 +10,13 @@
 pub mod driver;
 
 mod absorb_transposes;
+mod attention_terms;
 mod axes;
 mod cancel_transposes;
 mod channels_last;
 mod eliminate_dead;
 mod fold_constants;
+mod fold_into_attention;
 mod fold_pads;
 mod fold_scale_into_weights;
 mod fuse_epilogue;
@@ -23,10 +25,12 @@ mod fuse_skip_norm;
 mod half_plan;
 mod lower_precision;
 mod merge_duplicates;
+mod merge_siblings;
 mod normal_form;
 mod promote_half;
 mod query;
 mod recognize_activations;
+mod recognize_attention;
 mod recognize_norms;
 mod recognize_reductions;
 mod refresh_facts;
@@ -47,8 +51,10 @@ pub use fuse_pointwise::FusePointwise;
 pub use fuse_skip_norm::FuseSkipNorm;
 pub use lower_precision::LowerPrecision;
 pub use merge_duplicates::MergeDuplicates;
+pub use merge_siblings::MergeSiblings;
 pub use promote_half::PromoteHalf;
 pub use recognize_activations::RecognizeActivations;
+pub use recognize_attention::RecognizeAttention;
 pub use recognize_norms::RecognizeNorms;
 pub use recognize_reductions::RecognizeReductions;
 pub use refresh_facts::RefreshFacts;
@@ -112,6 +118,10 @@ pub fn portable_passes() -> Vec<Box<dyn Pass>> {
         Box::new(SimplifyShapes),
         // Before any pattern is looked for: equal operands must be one value to be recognized as equal.
         Box::new(MergeDuplicates),
+        // While scores and weights are still made of the nodes that the model has, and before factors and transposes move.
+        Box::new(RecognizeAttention),
+        // Directly behind it: the products are still as they were exported, and factors of q are in the scale already.
+        Box::new(MergeSiblings),
         // Single functions and whole activations, while the nodes are still one function each.
         Box::new(SimplifyPointwise),
         Box::new(RecognizeActivations),

@@ -1,6 +1,7 @@
 //! Passes: each alone on small graphs (structure and numbers), refusals, and all of them on random graphs.
 
 mod activations;
+mod attention;
 mod channels_last;
 mod driver;
 mod fusion;
