@@ -24,15 +24,14 @@ __device__ __forceinline__ float half_tanh(float x)
     return s < 0.16f ? near : far;
 }
 
-// x/2 erfc(-x / sqrt 2) by Abramowitz and Stegun 7.1.26: the complement keeps its digits on the negative side.
+// max(x, 0) - |x|/2 erfc(|x| / sqrt 2), where exp(x^2 / 2) erfc(..) / 2 is t times a polynomial in t = 1 / (1 + 0.305 |x|), to
+// 4.4e-6 of its value. 16 instructions: it stands 128 times in the epilogues of products.
 __device__ __forceinline__ float half_gelu_erf(float x)
 {
-    const float z = fabsf(x) * 0.70710678f;
-    const float t = rcp_approx_ftz_f32(1.0f + 0.3275911f * z);
-    const float p = t * (0.254829592f + t * (-0.284496736f + t * (1.421413741f + t * (-1.453152027f + t * 1.061405429f))));
-    const float c = 0.5f * p * __expf(-z * z);  // half the complement of erf(z)
-    const float tail = fabsf(x) * c;
-    return x != x ? x : (x > 0.0f ? x : 0.0f) - (z < 6.0f ? tail : 0.0f);
+    const float a = fminf(fabsf(x), 16.0f), t = rcp_approx_ftz_f32(1.0f + 0.305f * a);
+    const float p = 0.12199966f + t * (0.11674136f + t * (0.14026251f + t * (-0.00344785f + t * (0.2012029f + t * -0.07675703f))));
+    const float s = 0.84932180f * a;  // sqrt(log2(e) / 2)
+    return (x < 0.0f ? 0.0f : x) - p * (a * t) * ex2_approx_ftz_f32(-s * s);
 }
 
 // x sigmoid(2u) is x/2 (1 + tanh u).

@@ -47,6 +47,16 @@ DEVICE void mbarrier_wait_parity(u32 s_bar, u32 parity)
     } while (!done);
 }
 
+// The same, for what other blocks of the cluster wrote.
+DEVICE void mbarrier_wait_parity_cluster(u32 s_bar, u32 parity)
+{
+    u32 done;
+    do {
+        asm volatile("{.reg .pred p; mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p;}"
+                     : "=r"(done) : "r"(s_bar), "r"(parity) : "memory");
+    } while (!done);
+}
+
 DEVICE void fence_mbarrier_init() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
 DEVICE void fence_proxy_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
@@ -114,15 +124,13 @@ template <int PENDING> DEVICE void cp_async_bulk_wait_group()
 DEVICE void bar_arrive(int id, int threads) { asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
 DEVICE void bar_sync(int id, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
 
-// Blocks of a cluster. arrive releases what the thread wrote, wait acquires; the relaxed arrive publishes nothing and costs
-// no fence of memory.
+// Blocks of a cluster. The relaxed arrive publishes nothing and costs no fence of memory.
 DEVICE u32 cluster_ctarank()
 {
     u32 r;
     asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(r));
     return r;
 }
-DEVICE void barrier_cluster_arrive() { asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory"); }
 DEVICE void barrier_cluster_arrive_relaxed() { asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory"); }
 DEVICE void barrier_cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
 DEVICE u32 mapa(u32 s_addr, u32 rank)
@@ -131,9 +139,11 @@ DEVICE u32 mapa(u32 s_addr, u32 rank)
     asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(r) : "r"(s_addr), "r"(rank));
     return r;
 }
-DEVICE void st_cluster_v4(u32 addr, float x0, float x1, float x2, float x3)
+// To another block of the cluster; the bytes complete the barrier there. Both addresses come from mapa.
+DEVICE void st_async_v4(u32 addr, u32 bar, float x0, float x1, float x2, float x3)
 {
-    asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(addr), "f"(x0), "f"(x1), "f"(x2), "f"(x3) : "memory");
+    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%2, %3, %4, %5}, [%1];"
+                 ::"r"(addr), "r"(bar), "f"(x0), "f"(x1), "f"(x2), "f"(x3) : "memory");
 }
 DEVICE float4 ld_shared_v4(u32 s_addr)
 {

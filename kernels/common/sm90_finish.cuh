@@ -4,7 +4,8 @@
 //           coords(m, n, c[5]): the coordinates of common/epilogue.cuh of an element.
 // Params    HAS_BIAS, BIAS_ROWS {0,1} (bias of a row instead of a column), T_BIAS · EPILOGUE as in common/epilogue.cuh ·
 //           EXTRA_KIND0..3 of the epilogue's operands, for as many as there are: 0 anywhere, by its strides; 1 it has the
-//           output's type and layout (RESIDUAL 1; one at most); 2 a dense row [n], which repeats. Not defined: 0
+//           output's type and layout (RESIDUAL 1; one at most); 2 a dense row [n], which repeats. Not defined: 0 ·
+//           PAIRS {0,1} (not defined: 0): bias and operands of kind 2 start at multiples of 2 elements
 // Notes     Sums are scaled, the bias is added, then the epilogue runs.
 #pragma once
 #include "common/epilogue.cuh"
@@ -18,6 +19,9 @@
 #endif
 #ifndef RESIDUAL
 #define RESIDUAL 0
+#endif
+#ifndef PAIRS
+#define PAIRS 0
 #endif
 #if N_EXTRA > 0 && !defined(EXTRA_KIND0)
 #define EXTRA_KIND0 0
@@ -57,16 +61,16 @@ static_assert((EXTRA_KIND0 == 1) + (EXTRA_KIND1 == 1) + (EXTRA_KIND2 == 1) + (EX
 template <class Place> struct TileFinish
 {
     static constexpr bool READS = EXTRA_KIND0 == 0 || EXTRA_KIND1 == 0 || EXTRA_KIND2 == 0 || EXTRA_KIND3 == 0;
-    // As they lie in memory: a conversion here would wait for each load before the next.
-    struct Column
+    // Two neighbours, as they lie in memory: conversions wait for the loads.
+    struct Columns
     {
-        T_BIAS bias;
-        T_EXTRA0 e0;
-        T_EXTRA1 e1;
-        T_EXTRA2 e2;
-        T_EXTRA3 e3;
+        T_BIAS bias[2];
+        T_EXTRA0 extra0[2];
+        T_EXTRA1 extra1[2];
+        T_EXTRA2 extra2[2];
+        T_EXTRA3 extra3[2];
     };
-    typedef float Row;
+    typedef T_BIAS Row;
 
     const Epilogue& epilogue_of;
     const T_BIAS* bias_at;
@@ -75,19 +79,33 @@ template <class Place> struct TileFinish
 
     DEVICE void tile(i32 z) { place.tile(z); }
 
-    DEVICE void columns(i32 n, Column (&c)[2]) const
+    template <class T> DEVICE static void load_pair(T (&v)[2], const void* at, i32 n)
     {
-#pragma unroll
-        for (int o = 0; o < 2; o++) {
-            if (HAS_BIAS && !BIAS_ROWS) c[o].bias = bias_at[n + o];
-            if (EXTRA_KIND0 == 2) c[o].e0 = ((const T_EXTRA0*)epilogue_of.e[0])[n + o];
-            if (EXTRA_KIND1 == 2) c[o].e1 = ((const T_EXTRA1*)epilogue_of.e[1])[n + o];
-            if (EXTRA_KIND2 == 2) c[o].e2 = ((const T_EXTRA2*)epilogue_of.e[2])[n + o];
-            if (EXTRA_KIND3 == 2) c[o].e3 = ((const T_EXTRA3*)epilogue_of.e[3])[n + o];
-        }
+        const T* g = (const T*)at + n;
+#if PAIRS
+        load_vec<2>(v, g);
+#else
+        v[0] = g[0], v[1] = g[1];
+#endif
     }
 
-    DEVICE Row row(i32 m) const { return HAS_BIAS && BIAS_ROWS ? to_acc<float>(bias_at[m]) : 0; }
+    DEVICE Columns columns(i32 n) const
+    {
+        Columns c;
+        if (HAS_BIAS && !BIAS_ROWS) load_pair(c.bias, bias_at, n);
+        if (EXTRA_KIND0 == 2) load_pair(c.extra0, epilogue_of.e[0], n);
+        if (EXTRA_KIND1 == 2) load_pair(c.extra1, epilogue_of.e[1], n);
+        if (EXTRA_KIND2 == 2) load_pair(c.extra2, epilogue_of.e[2], n);
+        if (EXTRA_KIND3 == 2) load_pair(c.extra3, epilogue_of.e[3], n);
+        return c;
+    }
+
+    DEVICE Row row(i32 m) const
+    {
+        Row r;
+        if (HAS_BIAS && BIAS_ROWS) r = bias_at[m];
+        return r;
+    }
 
     DEVICE const T_OUT* residual() const
     {
@@ -106,11 +124,13 @@ template <class Place> struct TileFinish
         }
     }
 
-    DEVICE float apply(float x, const Column& column, Row row, float residual, i32 m, i32 n) const
+    DEVICE float apply(float x, const Columns& c, int odd, Row row, float residual, i32 m, i32 n) const
     {
         x *= alpha;
-        if (HAS_BIAS) x += BIAS_ROWS ? row : to_acc<float>(column.bias);
-        return epilogue_of.run(x, extra<EXTRA_KIND0, T_EXTRA0>(0, column.e0, residual, m, n), extra<EXTRA_KIND1, T_EXTRA1>(1, column.e1, residual, m, n),
-                               extra<EXTRA_KIND2, T_EXTRA2>(2, column.e2, residual, m, n), extra<EXTRA_KIND3, T_EXTRA3>(3, column.e3, residual, m, n));
+        if (HAS_BIAS) x += to_acc<float>(BIAS_ROWS ? row : c.bias[odd]);
+        return epilogue_of.run(x, extra<EXTRA_KIND0, T_EXTRA0>(0, c.extra0[odd], residual, m, n),
+                               extra<EXTRA_KIND1, T_EXTRA1>(1, c.extra1[odd], residual, m, n),
+                               extra<EXTRA_KIND2, T_EXTRA2>(2, c.extra2[odd], residual, m, n),
+                               extra<EXTRA_KIND3, T_EXTRA3>(3, c.extra3[odd], residual, m, n));
     }
 };

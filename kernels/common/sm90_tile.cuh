@@ -5,9 +5,9 @@
 //             a loader: prefetch() of its maps; tile(m0, n0, z, rank) before the steps of a tile, rank being that in a cluster of
 //               CLUSTER blocks; load_a(s, bar, k), load_b(s, bar, k): A_BYTES and B_BYTES of step k. With CLUSTER > 1, load_b
 //               loads the part `rank` of CLUSTER parts, to all blocks of the cluster
-//             a finish (common/sm90_finish.cuh is one): tile(z) of the tile; Column and Row, what a column and a row need;
-//               columns(n, c[2]) of two columns, n even, and row(m), both inside of the output; apply(x, column, row, residual,
-//               m, n): from a sum to what is stored, inside of the output too if READS: then it reads memory;
+//             a finish (common/sm90_finish.cuh is one): tile(z) of the tile; Columns and Row, what two columns and a row need,
+//               as columns(n), n even, and row(m) read it inside of the output; apply(x, columns, odd, row, residual, m, n): from
+//               a sum to what is stored, inside of the output too if READS: then it reads memory;
 //               residual(): where that lies, T_OUT as the output (RESIDUAL 1)
 //           A kernel is declared TILE_KERNEL NAME(..). Launch: grid = min(tiles, multiprocessors * MIN_BLOCKS / CLUSTER) * CLUSTER,
 //           or tiles * SPLIT_K; block = TILE_THREADS; clusters come from the kernel itself.
@@ -192,6 +192,7 @@ DEVICE void tile_engine(Loader& loader, Finish& finish, const TensorMap* map_c, 
             mbarrier_init(empty + 8 * i, 4 * CLUSTER * (PINGPONG ? 1 : WARPGROUPS));  // one lane of each reading warp
         }
         for (int i = 0; i < WARPGROUPS * EPI_BUFS; i++) mbarrier_init(arrived + 8 * i, 1);
+        if (SPLIT_K > 1) mbarrier_arrive_expect_tx(arrived, EPI_BYTES);
         fence_mbarrier_init();
         fence_proxy_async();
     }
@@ -250,8 +251,6 @@ DEVICE void tile_engine(Loader& loader, Finish& finish, const TensorMap* map_c, 
         __syncwarp();
         if (SPLIT_K > 1) {
             barrier_cluster_wait();
-            barrier_cluster_arrive_relaxed();
-            barrier_cluster_wait();
         } else if (CLUSTER > 1) {
             barrier_cluster_arrive_relaxed();
             barrier_cluster_wait();
@@ -297,14 +296,16 @@ DEVICE void tile_engine(Loader& loader, Finish& finish, const TensorMap* map_c, 
             for (int b = 0; b < EPI_BUFS && b < BLOCKS; b++)
                 load_block(map_r, s_blocks + b * BLOCK_BYTES, arrived_here + 8 * b, n0 + b % N_BLOCKS * EPI_COLS, m0 + b / N_BLOCKS * 64, z);
         }
-        [[maybe_unused]] typename Finish::Column columns[EPI_COLS / 8][2] = {};
-        [[maybe_unused]] auto read_columns = [&](i32 n_block) {
-            const i32 n_own = n_block + lane % 4 * 2;
+        [[maybe_unused]] typename Finish::Columns columns[EPI_COLS / 8];  // of the stored block that is next
+        [[maybe_unused]] auto read_columns = [&](int nb) {
 #pragma unroll
-            for (int j = 0; j < EPI_COLS / 8; j++)
-                if (n_own + j * 8 < p.n) finish.columns(n_own + j * 8, columns[j]);
+            for (int j = 0; j < EPI_COLS / 8; j++) {
+                const i32 n = n0 + nb * EPI_COLS + lane % 4 * 2 + j * 8;
+                columns[j] = finish.columns(n < p.n ? n : p.n - 2);
+            }
         };
-        if (SPLIT_K == 1 && N_BLOCKS == 1) read_columns(n0);
+        constexpr bool EARLY = SPLIT_K == 1 && M_BLOCKS * TILE_N <= 192;  // while there are registers
+        if (EARLY) read_columns(0);
         // Turn: the warpgroup of the tile before has passed its last wait for a full stage. One that looked a whole tile
         // ahead (steps > STAGES) would take an older fill of the stage for its own.
         if (PINGPONG && t != first_tile) bar_sync(1 + WARPGROUPS + group, 256);
@@ -340,6 +341,7 @@ DEVICE void tile_engine(Loader& loader, Finish& finish, const TensorMap* map_c, 
 
 #if SPLIT_K == 1
         // Registers to a swizzled block (64, EPI_COLS), and that by TMA, which clips at the edges.
+        if (!EARLY) read_columns(0);
 #pragma unroll
         for (int b = 0; b < BLOCKS; b++) {
             // Buffers rotate across tiles: the wait below frees exactly the one of EPI_BUFS stores ago. (A residual's loads wait
@@ -349,11 +351,9 @@ DEVICE void tile_engine(Loader& loader, Finish& finish, const TensorMap* map_c, 
             const u32 s_block = s_blocks + buf * BLOCK_BYTES;
             const i32 m_block = m0 + mb * 64, n_block = n0 + nb * EPI_COLS;
             const i32 m_own = m_block + group_warp * 16 + lane / 4, n_own = n_block + lane % 4 * 2;
-            if (N_BLOCKS > 1) read_columns(n_block);  // before the barrier
-            typename Finish::Row rows[2] = {};
+            typename Finish::Row rows[2];
 #pragma unroll
-            for (int i = 0; i < 2; i++)
-                if (m_own + i * 8 < p.m) rows[i] = finish.row(m_own + i * 8);
+            for (int i = 0; i < 2; i++) rows[i] = finish.row(m_own + i * 8 < p.m ? m_own + i * 8 : p.m - 1);
             if (RESIDUAL) {
                 mbarrier_wait_parity(arrived_here + 8 * buf, arrived_phase >> buf & 1);
                 arrived_phase ^= 1u << buf;
@@ -371,10 +371,11 @@ DEVICE void tile_engine(Loader& loader, Finish& finish, const TensorMap* map_c, 
                     const int half = i >> 1 & 1, pair = j * 2 + (i >> 2);
                     const i32 m = m_own + half * 8, n = n_own + pair * 8 + (i & 1);
                     const bool outside = Finish::READS && !(m < p.m && n < p.n);
-                    x[i] = outside ? 0 : finish.apply(r[i], columns[pair][i & 1], rows[half], residual[i], m, n);
+                    x[i] = outside ? 0 : finish.apply(r[i], columns[pair], i & 1, rows[half], residual[i], m, n);
                 }
                 Block<T_OUT>::store(s_block, group_warp * 16, lane, j, x);
             }
+            if (N_BLOCKS > 1 && b + 1 < BLOCKS) read_columns((b + 1) % N_BLOCKS);
             fence_proxy_async();
             bar_sync(1 + group, 128);  // the block is complete
             if (group_tid == 0) {
@@ -394,37 +395,34 @@ DEVICE void tile_engine(Loader& loader, Finish& finish, const TensorMap* map_c, 
         for (int i = 0; i < CHUNKS; i++)
 #pragma unroll
             for (int mb = 0; mb < M_BLOCKS; mb++) {
-                const u32 own = s_epi + (((rank * OWN + i % OWN) * M_BLOCKS + mb) * (128 * WARPGROUPS) + tid) * 16;
+                const u32 there = s_epi + (((rank * OWN + i % OWN) * M_BLOCKS + mb) * (128 * WARPGROUPS) + tid) * 16;
                 const float* r = &acc[mb][i * 4];
                 const bool any = steps > 0;  // else the registers hold nothing
-                st_cluster_v4(mapa(own, i / OWN), any ? r[0] : 0, any ? r[1] : 0, any ? r[2] : 0, any ? r[3] : 0);
+                st_async_v4(mapa(there, i / OWN), mapa(arrived, i / OWN), any ? r[0] : 0, any ? r[1] : 0, any ? r[2] : 0, any ? r[3] : 0);
             }
-        barrier_cluster_arrive();
-        typename Finish::Column own_columns[OWN][2] = {};  // read while the barrier runs
-        typename Finish::Row rows[M_BLOCKS][2] = {};
+        typename Finish::Columns own[OWN];  // read while they are under way
+        typename Finish::Row rows[M_BLOCKS][2];
         float residual[OWN][M_BLOCKS][4] = {};
         const i32 n_first = n0 + rank * OWN * 8 + lane % 4 * 2, m_first = m0 + group_warp * 16 + lane / 4;
         const i64 matrix = BATCHED ? (i64)z * p.m * p.n : 0;
 #pragma unroll
-        for (int i = 0; i < OWN; i++)
-            if (n_first + i * 8 < p.n) finish.columns(n_first + i * 8, own_columns[i]);
+        for (int i = 0; i < OWN; i++) own[i] = finish.columns(n_first + i * 8 < p.n ? n_first + i * 8 : p.n - 2);
 #pragma unroll
         for (int mb = 0; mb < M_BLOCKS; mb++)
 #pragma unroll
             for (int half = 0; half < 2; half++) {
                 const i32 m = m_first + mb * 64 + half * 8;
-                if (m >= p.m) continue;
-                rows[mb][half] = finish.row(m);
+                rows[mb][half] = finish.row(m < p.m ? m : p.m - 1);
 #pragma unroll
                 for (int i = 0; i < OWN; i++) {
                     const i32 n = n_first + i * 8;
                     T_OUT pair[2];
-                    if (!RESIDUAL || n >= p.n) continue;
+                    if (!RESIDUAL || m >= p.m || n >= p.n) continue;
                     load_vec<2>(pair, finish.residual() + matrix + (i64)m * p.n + n);
                     residual[i][mb][half * 2] = to_compute(pair[0]), residual[i][mb][half * 2 + 1] = to_compute(pair[1]);
                 }
             }
-        barrier_cluster_wait();  // all sums are here
+        mbarrier_wait_parity_cluster(arrived, 0);  // all sums are here: none of the cluster leaves before
 #pragma unroll
         for (int i = 0; i < OWN; i++)
 #pragma unroll
@@ -443,7 +441,7 @@ DEVICE void tile_engine(Loader& loader, Finish& finish, const TensorMap* map_c, 
                     T_OUT y[2];
 #pragma unroll
                     for (int o = 0; o < 2; o++)
-                        y[o] = from_compute<T_OUT>(finish.apply(x[half * 2 + o], own_columns[i][o], rows[mb][half], residual[i][mb][half * 2 + o], m, n + o));
+                        y[o] = from_compute<T_OUT>(finish.apply(x[half * 2 + o], own[i], o, rows[mb][half], residual[i][mb][half * 2 + o], m, n + o));
                     store_vec<2>(c + matrix + (i64)m * p.n + n, y);
                 }
             }

@@ -37,6 +37,7 @@ mod refresh_facts;
 mod retype;
 mod simplify_pointwise;
 mod simplify_shapes;
+mod turn_weights;
 
 pub use absorb_transposes::AbsorbTransposes;
 pub use cancel_transposes::CancelTransposes;
@@ -60,6 +61,7 @@ pub use recognize_reductions::RecognizeReductions;
 pub use refresh_facts::RefreshFacts;
 pub use simplify_pointwise::SimplifyPointwise;
 pub use simplify_shapes::SimplifyShapes;
+pub use turn_weights::TurnWeights;
 
 use crate::base::{Result, knobs};
 use crate::network::Graph;
@@ -168,6 +170,8 @@ pub fn target_passes(options: &PassOptions) -> Vec<Box<dyn Pass>> {
         list.push(Box::new(FuseSkipNorm));
     }
     list.push(Box::new(FusePointwise));
+    // After every pass that looks for products: constants change their order and nothing else does.
+    list.push(Box::new(TurnWeights));
     // Chains that plain fusion made one node of can now be an epilogue; the next round of the list does that.
     list.push(Box::new(EliminateDead));
     list

@@ -96,7 +96,7 @@ impl Memory<'_> {
         let (bm, bn, bk) = (define(spec, "BLOCK_M"), define(spec, "BLOCK_N"), define(spec, "BLOCK_K"));
         let n_batch: i64 = batch.iter().product();
         assert_eq!(l.grid[0] as i64, up(m, bm) * up(n, bn) * n_batch, "tiles");
-        let is_mma = spec.file == "gemm_mma_sm80.cu";
+        let is_mma = spec.file != "gemm_simt.cu";
         let (ta, tb) = (define(spec, "TRANS_A") == 1, define(spec, "TRANS_B") == 1);
         let vector = match is_mma {
             true if define(spec, "ALIGNED") == 1 => 8,
@@ -533,7 +533,7 @@ fn simulate(t: &Tactic, op: &Op, p: &Problem, dev: &DeviceProps, inputs: &[Optio
             DeviceOp::Launch(l) => {
                 let spec = &t.kernels[l.kernel];
                 match spec.file.as_str() {
-                    "gemm_simt.cu" | "gemm_mma_sm80.cu" => m.gemm(spec, l),
+                    "gemm_simt.cu" | "gemm_mma_sm80.cu" | "gemm_skinny_sm80.cu" => m.gemm(spec, l),
                     "gemm_wgmma_sm90.cu" => m.wgmma(spec, l),
                     "conv_wgmma_sm90.cu" => m.conv_wgmma(spec, l),
                     "conv_igemm_simt.cu" | "conv_igemm_mma_sm80.cu" | "conv_depthwise.cu" => m.plane_conv(spec, l),

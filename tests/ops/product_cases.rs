@@ -235,6 +235,14 @@ pub mod matmul {
             case("whole pieces along n", &[197, 72], &[72, 136], false, false, 1.0),
             case("one row of whole pieces along n", &[1, 200], &[200, 768], false, false, 1.0),
             case("384 rows of whole pieces along n", &[384, 136], &[136, 72], false, false, -0.5),
+            case("batch of whole pieces", &[3, 2, 65, 72], &[3, 2, 136, 72], false, true, 1.0),
+            case("whole pieces shared by the batch", &[70, 72], &[4, 72, 64], false, false, 0.5),
+            case("whole pieces, both broadcast", &[3, 1, 40, 72], &[1, 2, 72, 128], false, false, 1.0),
+            case("whole pieces along m", &[72, 136], &[72, 64], true, false, 1.0),
+            case("whole pieces along m and k", &[3, 72, 136], &[3, 64, 72], true, true, 1.0),
+            case("eight rows of whole pieces", &[8, 512], &[1000, 512], false, true, 1.0),
+            case("sixteen rows of whole pieces along n", &[16, 264], &[264, 72], false, false, 1.0),
+            case("thirty rows", &[2, 30, 50], &[2, 50, 33], false, false, 1.0),
         ]
     }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use sinter::ops::conv_transpose::ConvTranspose;
-use sinter::passes::{FoldScaleAfter, FoldScaleBefore, FoldScaleIntoAlpha};
+use sinter::passes::{FoldScaleAfter, FoldScaleBefore, FoldScaleIntoAlpha, TurnWeights};
 
 fn batch_norm(b: &mut Build, x: ValueId, channels: usize) -> ValueId {
     let shape = [channels, 1, 1];
@@ -156,4 +156,48 @@ fn folds_that_overflow_are_refused() {
     let s = b.num(1e30);
     let y = b.pw("mul", Func::Mul, &[c, s]);
     refused(&b.out(y), FoldScaleAfter, "the weights are not finite");
+}
+
+/// Runs [`TurnWeights`] for a device on a copy, and checks that numbers stay.
+fn turned(g: &Graph, target: Target) -> (Graph, Report) {
+    let mut after = g.clone();
+    let report = run_list(&mut after, &[Box::new(TurnWeights) as Box<dyn Pass>], &PassOptions::new(target), 4).unwrap();
+    after.verify().unwrap();
+    assert_same(g, &after, 1e-6);
+    (after, report)
+}
+
+/// `y = x w (+ x w)`, in f16.
+fn half_product(k: usize, n: usize, twice: bool) -> Graph {
+    let mut b = Build::new();
+    let x = b.x(&[3, k]);
+    let x = b.cast("half", DType::F16, x);
+    let w = b.rng.tensor(&[k, n]).cast(DType::F16);
+    let w = b.k(w);
+    let mut y = b.node("product", matmul(), &[x, w]);
+    if twice {
+        let z = b.node("again", matmul(), &[x, w]);
+        y = b.pw("sum", Func::Add, &[y, z]);
+    }
+    let y = b.cast("single", DType::F32, y);
+    b.out(y)
+}
+
+fn lies_by_k(g: &Graph) -> bool {
+    let Op::MatMul(op) = &the(g, "MatMul").op else { panic!("a product") };
+    op.trans_b
+}
+
+#[test]
+fn weights_of_products_are_turned_for_hopper() {
+    let hopper = Target::Cuda { sm: 90 };
+    for (k, n) in [(8, 5), (72, 40), (64, 100)] {
+        assert!(lies_by_k(&turned(&half_product(k, n, false), hopper).0));
+    }
+    assert!(!lies_by_k(&turned(&half_product(12, 16, false), hopper).0), "rows of 24 bytes");
+    for target in [Target::Cpu, Target::Portable, Target::Cuda { sm: 80 }] {
+        assert!(!lies_by_k(&turned(&half_product(16, 16, false), target).0));
+    }
+    let (_, report) = turned(&half_product(16, 16, true), hopper);
+    assert!(report.refusals.iter().any(|r| r.contains("other readers")), "{:?}", report.refusals);
 }

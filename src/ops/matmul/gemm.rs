@@ -1,13 +1,14 @@
 //! Device products: one description of a batched product with its epilogue, and every way to launch it.
 //!
 //! Used by `MatMul`, and by `Conv` for filters of one element. Ways: tensor-core tiles (`gemm_mma_sm80.cu`, and
-//! `wgmma.rs` on Hopper), scalar tiles (`gemm_simt.cu`), cuBLASLt. A tile that needs aligned rows comes with its element-wise twin when shapes are dynamic.
+//! `wgmma.rs` on Hopper), a kernel for few rows (`gemm_skinny_sm80.cu`), scalar tiles (`gemm_simt.cu`), cuBLASLt. A tile that needs aligned rows comes with its element-wise twin when shapes are dynamic.
 //! Where the output has far fewer tiles than the chip has multiprocessors, k is split over blocks, with as many splits as
 //! fill it; `split_finish.cu` adds the parts and applies bias and epilogue. Launches read concrete shapes only.
 
 use crate::base::{DType, Result};
 use crate::device::DeviceProps;
 pub use super::split::{finish_launch, finish_spec};
+use super::tiles::{GENERIC, LIBRARY, MMA, MMA_TILES, SIMT_TILES, SKINNY, SKINNY_TILES, Tile, WGMMA, WGMMA_TWIN, WGMMA_TWIN_F32, skinny_tiles};
 use super::{sm90, wgmma};
 use crate::ops::epilogue::cuda::{CudaEpilogue, ExtraStrides, Fusion, Parts, accumulator, parts};
 use crate::ops::pointwise::Func;
@@ -38,127 +39,9 @@ pub struct DeviceGemm {
     pub extra: Option<ExtraStrides>,
 }
 
-/// Own parameters of a tactic: algorithm, tile m, n, k, three more of the tile, split, rank, TF32.
+/// Own parameters of a tactic: algorithm, tile m, n, k, three more of the tile, split, aligned, twin; of the library relu,
+/// rank and TF32.
 const N_PARAMS: usize = 10;
-const MMA: i64 = 0;
-const SIMT: i64 = 1;
-const LIBRARY: i64 = 2;
-const WGMMA: i64 = 3;
-
-const MAX_SPLITS: i64 = 32;
-/// Bytes of partial sums at most.
-const MAX_PARTS: i64 = 64 << 20;
-
-/// A tile of a kernel. For tensor cores `x`, `y`, `z` are warps along m and n and stages; else outputs of a thread along m
-/// and n and elements of a load.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Tile {
-    algo: i64,
-    m: i64,
-    n: i64,
-    k: i64,
-    x: i64,
-    y: i64,
-    z: i64,
-    /// Share of the peak that a multiprocessor reaches with it, for ranking.
-    quality: f64,
-}
-
-const fn mma(m: i64, n: i64, k: i64, x: i64, y: i64, z: i64, quality: f64) -> Tile {
-    Tile { algo: MMA, m, n, k, x, y, z, quality }
-}
-
-const fn simt(m: i64, n: i64, k: i64, x: i64, y: i64, z: i64, quality: f64) -> Tile {
-    Tile { algo: SIMT, m, n, k, x, y, z, quality }
-}
-
-const MMA_TILES: &[Tile] = &[
-    mma(128, 256, 32, 2, 4, 3, 1.0),
-    mma(256, 128, 32, 4, 2, 3, 1.0),
-    mma(128, 128, 32, 2, 4, 4, 0.95),
-    mma(64, 128, 64, 2, 2, 4, 0.8),
-    mma(128, 64, 64, 2, 2, 4, 0.8),
-    mma(64, 64, 64, 2, 2, 3, 0.65),
-    mma(32, 64, 64, 2, 2, 3, 0.45),
-    mma(64, 32, 64, 2, 2, 3, 0.45),
-    mma(32, 32, 64, 2, 2, 3, 0.3),
-];
-
-const SIMT_TILES: &[Tile] = &[
-    simt(128, 128, 8, 8, 8, 4, 1.0),
-    simt(128, 64, 16, 8, 4, 4, 0.85),
-    simt(64, 64, 16, 4, 4, 4, 0.7),
-    simt(32, 32, 32, 2, 4, 4, 0.4),
-    simt(16, 64, 16, 1, 4, 1, 0.3),
-];
-
-/// Takes what tensor maps cannot say, beside a kernel of `wgmma.rs`; the second one in f32.
-const WGMMA_TWIN: Tile = mma(64, 64, 64, 2, 2, 3, 0.65);
-const WGMMA_TWIN_F32: Tile = simt(64, 64, 16, 4, 4, 4, 0.7);
-
-/// Takes every problem on every device.
-const GENERIC: Tile = simt(16, 16, 16, 1, 1, 1, 0.1);
-
-impl Tile {
-    fn threads(&self) -> i64 {
-        if self.algo == MMA { 32 * self.x * self.y } else { (self.m / self.x) * (self.n / self.y) }
-    }
-
-    /// Dynamic shared memory.
-    fn smem(&self, g: &DeviceGemm) -> i64 {
-        if self.algo != MMA {
-            return 0;
-        }
-        let a = if g.trans_a { self.k * (self.m + 8) } else { self.m * (self.k + 8) };
-        let b = if g.trans_b { self.n * (self.k + 8) } else { self.k * (self.n + 8) };
-        2 * self.z * (a + b)
-    }
-
-    /// Static shared memory of a scalar tile, for the kernel's own limit of 48 KiB.
-    fn static_smem(&self, dtype: DType) -> i64 {
-        // Integers are summed in 64 bits.
-        let size = if dtype.is_float() { accumulator(dtype).size() as i64 } else { 8 };
-        2 * self.k * (self.m + self.n + 2 * (16 / size)) * size
-    }
-
-    /// Elements of the widest load that the kernel takes with this tile and type.
-    fn vector(&self, dtype: DType) -> i64 {
-        let t = self.threads();
-        let fits = |v: i64| {
-            v * dtype.size() as i64 <= 16
-                && self.m * self.k % (t * v) == 0
-                && self.n * self.k % (t * v) == 0
-                && self.k % v == 0
-        };
-        [8, 4, 2].into_iter().find(|v| *v <= self.z.max(1) * 2 && fits(*v)).unwrap_or(1)
-    }
-
-    fn tiles(&self, g: &DeviceGemm) -> i64 {
-        ((g.m + self.m - 1) / self.m)
-            .saturating_mul((g.n + self.n - 1) / self.n)
-            .saturating_mul(g.batch.iter().product())
-    }
-
-    /// Splits of k that fill the chip.
-    fn splits(&self, g: &DeviceGemm, dev: &DeviceProps) -> i64 {
-        let total = (g.batch.iter().product::<i64>()).saturating_mul(g.m).saturating_mul(g.n).max(1);
-        let by_memory = MAX_PARTS / total.saturating_mul(accumulator(g.dtype).size() as i64);
-        // Each split sums several tiles of k.
-        let by_k = g.k / (4 * self.k);
-        (2 * dev.n_sm as i64 / self.tiles(g).max(1)).min(by_k).min(by_memory).clamp(1, MAX_SPLITS)
-    }
-
-    /// Time in arbitrary units: rounds over the chip, each as long as a tile takes.
-    fn cost(&self, g: &DeviceGemm, dev: &DeviceProps) -> f64 {
-        let rounds = (self.tiles(g) as f64 / dev.n_sm.max(1) as f64).ceil();
-        rounds * (self.m * self.n) as f64 / self.quality
-    }
-
-    fn name(&self) -> String {
-        let kind = if self.algo == MMA { "mma_sm80" } else { "simt" };
-        format!("gemm_{kind}_{}x{}x{}_{}x{}x{}", self.m, self.n, self.k, self.x, self.y, self.z)
-    }
-}
 
 impl DeviceGemm {
     /// All rows of both operands start at multiples of `v` elements.
@@ -187,12 +70,12 @@ impl DeviceGemm {
 
     /// Alignment in elements that the fast form of a tile needs.
     fn needed(&self, t: &Tile) -> i64 {
-        if t.algo == MMA { 8 } else { t.vector(self.dtype) }
+        if matches!(t.algo, MMA | SKINNY) { 8 } else { t.vector(self.dtype) }
     }
 
     // ---- enumeration ------------------------------------------------------------------------------------------
 
-    /// Tactics, best guess first, at most nine; the generic one last. Empty for types that no kernel takes.
+    /// Tactics, best guess first; the generic one last. Empty for types that no kernel takes.
     pub fn tactics(&self, e: &CudaEpilogue<'_>, p: &Problem, dev: &DeviceProps, opt: &TacticOptions) -> Vec<Tactic> {
         let typed = self.dtype.is_float() || matches!(self.dtype, DType::I32 | DType::U32 | DType::I64 | DType::U64);
         if !typed || !self.fits() {
@@ -222,22 +105,31 @@ impl DeviceGemm {
                 }
             }
             let form = wgmma::Form::of(self, e, &fusion, p, self.stored(&fusion, p));
-            let hopper = wgmma::configs(self, &form, self.stored(&fusion, p), dev, opt);
+            let mut hopper = wgmma::configs(self, &form, self.stored(&fusion, p), dev, opt);
+            let mut few_rows = skinny_tiles(self, dev);
             if !hopper.is_empty() {
                 // Tiles that Hopper has better ones for are worth a try where launching is what takes the time.
-                own.truncate(1);
+                own.clear();
                 tiles.truncate(1);
+            }
+            if !few_rows.is_empty() {
+                let (n_hopper, n_few) = if self.m <= 8 { (2, few_rows.len()) } else { (7, 2) };
+                hopper.truncate(n_hopper);
+                few_rows.truncate(n_few);
             }
             let hopper = hopper.iter().map(|c| self.wgmma_tactic(c, &form, &fusion, e, p, opt));
             own = hopper.chain(own).collect();
+            let at = if self.m <= 8 { 0 } else { own.len().min(1) };
+            own.splice(at..at, few_rows.into_iter().map(|t| self.kernel_tactic(t, false, &fusion, p, opt)));
             own.extend(tiles.iter().take(2).map(|t| self.kernel_tactic(*t, false, &fusion, p, opt)));
             own.push(self.kernel_tactic(GENERIC, false, &fusion, p, opt));
         }
         let library = if opt.cublaslt { self.library_tactics(e, p, dev, opt) } else { Vec::new() };
-        // Large products are the library's ground; small ones gain from a fused epilogue.
+        // Large products are the library's ground where there are no tiles for the device; small ones gain from a fused
+        // epilogue.
         let work = 2.0 * self.total() as f64 * self.k as f64;
-        let at = if work > 1e9 { 0 } else { own.len().min(1) };
-        let rest = own.split_off(at);
+        let at = if dev.sm == 90 { 4 } else if work > 1e9 { 0 } else { 1 };
+        let rest = own.split_off(at.min(own.len().saturating_sub(1)));
         own.into_iter().chain(library).chain(rest).collect()
     }
 
@@ -251,7 +143,7 @@ impl DeviceGemm {
         opt: &TacticOptions,
     ) -> Tactic {
         let n_extra = if matches!(fusion, Fusion::Inside(_)) { e.n_extra() } else { 0 };
-        let mut kernels = vec![fusion.define(wgmma::spec(c, form, self, p, self.stored(fusion, p), n_extra))];
+        let mut kernels = vec![fusion.define(wgmma::spec(c, form, self, p, self.stored(fusion, p), e.first, n_extra))];
         if opt.dynamic {
             kernels.push(self.spec(&self.wgmma_twin(), false, false, fusion, p));
         }
@@ -303,7 +195,12 @@ impl DeviceGemm {
     fn spec(&self, t: &Tile, aligned: bool, split: bool, fusion: &Fusion, p: &Problem) -> KernelSpec {
         let has_bias = self.bias.is_some() && !split;
         let out = if split { accumulator(self.dtype) } else { self.stored(fusion, p) };
-        let mut s = KernelSpec::new(if t.algo == MMA { "gemm_mma_sm80.cu" } else { "gemm_simt.cu" })
+        let file = match t.algo {
+            MMA => "gemm_mma_sm80.cu",
+            SKINNY => "gemm_skinny_sm80.cu",
+            _ => "gemm_simt.cu",
+        };
+        let mut s = KernelSpec::new(file)
             .define_type("T_IN", self.dtype)
             .define_type("T_OUT", out)
             .define_type("T_BIAS", self.dtype)
@@ -315,6 +212,10 @@ impl DeviceGemm {
             .define("HAS_BIAS", has_bias as i64)
             .define("BIAS_ROWS", self.bias_rows as i64);
         s = match t.algo {
+            SKINNY => s
+                .define("WARPS", t.x)
+                .define("ALIGNED", aligned as i64)
+                .define("CONST_B", matches!(&self.b, Arg::In(i) if p.known(*i).is_some()) as i64),
             MMA => s.define("WARPS_M", t.x).define("WARPS_N", t.y).define("STAGES", t.z).define("ALIGNED", aligned as i64),
             _ => s
                 .define("THREAD_M", t.x)
@@ -457,7 +358,8 @@ impl DeviceGemm {
             }
             (t, aligned_rows) = (Tile { quality: 1.0, ..self.wgmma_twin() }, false);
         }
-        let known = MMA_TILES.iter().chain(SIMT_TILES).chain([&GENERIC]).any(|k| Tile { quality: 1.0, ..*k } == t);
+        let known = MMA_TILES.iter().chain(SIMT_TILES).chain(SKINNY_TILES).chain([&GENERIC]).any(|k| Tile { quality: 1.0, ..*k } == t);
+        let known = known && (t.algo != SKINNY || !self.trans_a);
         ensure!(known, CorruptData, "tactic {} has no tile that is known", tactic.name);
         let (split, aligned, twin) = (v[7] != 0, v[8] != 0, v[9] != 0);
         let kernel = match (aligned, aligned_rows && self.rows_aligned(self.needed(&t)), twin) {

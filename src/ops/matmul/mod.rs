@@ -14,6 +14,7 @@ mod onnx;
 mod repeat;
 pub(crate) mod sm90;
 mod split;
+mod tiles;
 mod typed;
 mod wgmma;
 

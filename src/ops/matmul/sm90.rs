@@ -56,18 +56,19 @@ fn shapes() -> Vec<Config> {
     let mut all = vec![
         tile(128, 256, 2),
         Config { cluster: 2, ..tile(128, 256, 2) },
-        tile(256, 128, 2),
-        Config { cluster: 2, ..tile(256, 128, 2) },
+        Config { regs: 240, ..tile(256, 128, 2) },
+        Config { regs: 240, cluster: 2, ..tile(256, 128, 2) },
         tile(192, 128, 3),
         Config { cluster: 2, ..tile(192, 128, 3) },
+        tile(192, 192, 3),
         tile(128, 192, 2),
         tile(256, 64, 2),
         tile(192, 64, 3),
         tile(192, 96, 3),
         tile(64, 256, 1),
-        pingpong(128, 128),
-        Config { cluster: 2, ..pingpong(128, 128) },
-        Config { cluster: 2, regs: 240, ..pingpong(128, 128) },
+        // 128 sums of a thread, and an epilogue.
+        Config { regs: 240, ..pingpong(128, 128) },
+        Config { regs: 240, cluster: 2, ..pingpong(128, 128) },
         pingpong(128, 64),
         pingpong(64, 128),
         pingpong(64, 256),
@@ -172,8 +173,11 @@ impl Config {
     fn is_valid(&self) -> bool {
         let largest = self.smem(DType::F32).max(self.smem(DType::F16));
         let accumulators = self.rows() / 64 * self.n / 2;
-        let registers = if self.groups >= 3 { 80 } else { 192 };
-        largest <= BLOCK_SMEM && self.blocks * (largest + 1024) <= SM_SMEM && accumulators <= registers
+        let registers = if self.groups >= 3 { 96 } else { 192 };
+        self.n / 8 % self.split == 0
+            && self.n % (8 * self.cluster) == 0
+            && largest <= BLOCK_SMEM
+            && self.blocks * (largest + 1024) <= SM_SMEM && accumulators <= registers
     }
 
     /// What operands must lie like: b with neighbours along n comes in boxes of 64 columns.
@@ -218,7 +222,8 @@ impl Config {
         };
         let tensor = m * n / 32.0 / 0.617 * (1.0 + narrow) * hidden;
         let load = (m + n) * 128.0 / 57.7;
-        let step = (tensor.max(load) * live).max(51.0);
+        // A load takes about 1500 clocks from when its stage is free.
+        let step = (tensor.max(load) * live).max(51.0).max(1500.0 / (self.stages * self.k) as f64);
         let main = ((s.steps as f64 / k_blocks).ceil() / split).ceil() * k_blocks * step;
         let store = 2.0 * m * n * if s.residual { 2.0 } else { 1.0 } / 202.0 * live;
         let clocks = if self.pingpong || live > 1.0 {
@@ -227,7 +232,8 @@ impl Config {
             let hidden = 0.46 * store.min(self.stages as f64 * k_blocks * load);
             rounds * (main + store) - (rounds - 1.0) * hidden
         };
-        let splitting = if self.split > 1 { 0.86 + 0.13 * split } else { 0.0 };
+        // Blocks that share a tile do not go on to another: each round is as good as a launch.
+        let splitting = if self.split > 1 { 0.86 + 0.13 * split + 2.4 * (rounds - 1.0) } else { 0.0 };
         let sharing = if self.cluster > 1 { 0.04 } else { 0.0 };
         // Blocks that share a multiprocessor have few stages, which is of no use where each has one of its own.
         let alone = if blocks > live { 0.1 } else { 0.0 };

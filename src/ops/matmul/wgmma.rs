@@ -147,8 +147,19 @@ pub(super) fn configs(g: &DeviceGemm, form: &Form, out: DType, dev: &DeviceProps
 }
 
 /// The kernel without its epilogue.
-pub(super) fn spec(c: &Config, form: &Form, g: &DeviceGemm, p: &Problem, out: DType, n_extra: usize) -> KernelSpec {
+pub(super) fn spec(
+    c: &Config,
+    form: &Form,
+    g: &DeviceGemm,
+    p: &Problem,
+    out: DType,
+    first_extra: usize,
+    n_extra: usize,
+) -> KernelSpec {
     let is_constant = |a: &Arg| matches!(a, Arg::In(i) if p.known(*i).is_some());
+    // Constants start at multiples of 256 bytes; what an application binds need not.
+    let row = |j: usize| form.kinds[j] == ROW && !is_constant(&Arg::In(first_extra + j));
+    let pairs = g.bias.as_ref().is_none_or(is_constant) && !(0..n_extra.min(MAX_EXTRA)).any(row);
     let mut s = c
         .define(KernelSpec::new("gemm_wgmma_sm90.cu"), g.dtype, out)
         .define_type("T_BIAS", g.dtype)
@@ -159,7 +170,8 @@ pub(super) fn spec(c: &Config, form: &Form, g: &DeviceGemm, p: &Problem, out: DT
         .define("CONST_B", is_constant(&g.b) as i64)
         .define("HAS_BIAS", g.bias.is_some() as i64)
         .define("BIAS_ROWS", g.bias_rows as i64)
-        .define("RESIDUAL", form.residual().is_some() as i64);
+        .define("RESIDUAL", form.residual().is_some() as i64)
+        .define("PAIRS", pairs as i64);
     for (j, kind) in form.kinds.iter().enumerate().take(n_extra) {
         s = s.define(&format!("EXTRA_KIND{j}"), kind);
     }
@@ -308,7 +320,7 @@ mod tests {
             let mut g = product(64, 64, 64, dtype, trans_b);
             g.trans_a = dtype != DType::F32 && i % 5 == 0;
             let form = Form { batched: i % 4 == 0, ..PLAIN };
-            specs.push(spec(c, &form, &g, &p, out, 0).define("EPILOGUE", 0));
+            specs.push(spec(c, &form, &g, &p, out, 3, 0).define("EPILOGUE", 0));
         }
         for (spec, r) in specs.iter().zip(kernel_cache::compile_each(&specs, "sm_90a", 2)) {
             assert!(r.is_ok(), "{spec:?}: {}", r.err().map(|e| e.to_string()).unwrap_or_default());
