@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Speed on a GPU: networks in f16, f32 and TF32, Sinter beside PyTorch, in one run on one machine.
 
-    python3 benches/gpu/bench.py --sinterexec=target/release/sinterexec --out=DIR [--only=REGEX] [--seconds=0.3]
-                                 [--layers] [--warm=REGEX] [--others] [--batch=N] [--list]
+    python3 benches/gpu/bench.py --sinterexec=target/release/sinterexec --out=DIR [--only=REGEX] [--seconds=0.25]
+                                 [--layers] [--warm=REGEX] [--first=REGEX] [--others] [--batch=N] [--list]
 
 Networks are exported with random weights by processes on the CPU; meanwhile the GPU times PyTorch: the whole model in one
 CUDA graph, f16 and channels last for images (`eager`), for ResNet-50 also with batch norm folded and cuDNN's fused
-convolutions (`fused`). Then sinterexec builds each network with an empty kernel cache, checks the outputs against
-PyTorch's f32 ones (relative RMS) and times it. Both sides' figure is GPU time of one inference: events around many
+convolutions (`fused`). Then sinterexec builds the network, checks the outputs against PyTorch's f32 ones (relative RMS) and
+times it. At the end some are built with empty caches, and again. Both sides' figure is GPU time of one inference: events around many
 launches, one after the other, on resident random inputs. --others takes further networks and only compares.
 DIR gets RESULTS.md and results.json. Needs torch, torchvision, timm, transformers and onnx. A row is NETWORK/BATCH/TYPE.
 """
@@ -50,12 +50,20 @@ def export(job):
         import torch, onnx
         from onnx import numpy_helper
         import networks
-        torch.set_num_threads(3)
+        torch.set_num_threads(2)
         os.makedirs(f"{folder}/data", exist_ok=True)
         model, x = networks.build(name, batch)
+        # Tracing runs the network: a large batch is written into the file of a small one.
+        small = 2 if batch > 8 else batch
+        free = {"dynamic_axes": {"x": {0: "n"}, "y": {0: "n"}}} if small < batch else {}
         with torch.no_grad():
-            torch.onnx.export(model, (x,), f"{folder}/model.onnx", input_names=["x"], output_names=["y"], opset_version=17,
-                              dynamo=False)
+            torch.onnx.export(model, (x[:small],), f"{folder}/model.onnx", input_names=["x"], output_names=["y"],
+                              opset_version=17, dynamo=False, **free)
+        if free:
+            file = onnx.load(f"{folder}/model.onnx")
+            for t in (file.graph.input[0], file.graph.output[0]):
+                t.type.tensor_type.shape.dim[0].dim_value = batch
+            onnx.save(file, f"{folder}/model.onnx")
         torch.save((model, x), f"{folder}/model.pt")
         onnx.save_tensor(numpy_helper.from_array(x.numpy(), "x"), f"{folder}/data/input_0.pb")
         return (name, batch), time.time() - start, None
@@ -151,6 +159,7 @@ def sinter(row, folder, a):
               f"--duration={a.seconds}", "--iterations=20"]
     call = lambda args, env=None: subprocess.run(args, capture_output=True, text=True, timeout=300, env=env)
     more = [f"--exportProfile={folder}/profile.json", f"--exportLayerInfo={folder}/layers.json"] if a.layers else []
+    start = time.time()
     r = call(common + [f"--onnx={folder}/model.onnx", f"--saveEngine={engine}"] + FLAGS[kind] + more)
     log = r.stdout + r.stderr
     out = dict(
@@ -166,29 +175,39 @@ def sinter(row, folder, a):
     out["file_mb"] = os.path.getsize(engine) / 1e6
     if a.layers:
         out["layers"] = slowest(folder)
-    if re.search(a.warm, text(row)):
-        r = call([a.sinterexec, "--device=cuda", f"--onnx={folder}/model.onnx", "--skipInference"] + FLAGS[kind])
-        out["warm"] = number(r"Engine built in ([\d.]+)", r.stdout)
-    if not a.others:
+    out["seconds"] = time.time() - start
+    if re.search(a.first, text(row)):
         r = call([a.sinterexec, "--device=cuda", f"--loadEngine={engine}", "--noDataTransfers", "--warmUp=0", "--duration=0", "--iterations=2"])
         out["first"] = number(r"First result after ([\d.]+) s", r.stdout) or number(r"Engine deserialized in ([\d.]+)", r.stdout)
     os.remove(engine)
     return out
 
 
+def builds(row, folder, a):
+    """Seconds of a build with empty caches, and of the same again."""
+    cache = f"{a.out}/cache-empty"
+    shutil.rmtree(cache, ignore_errors=True)
+    env = dict(os.environ, SINTER_CACHE_DIR=cache)
+    args = [a.sinterexec, "--device=cuda", f"--onnx={folder}/model.onnx", "--skipInference"] + FLAGS[row[2]]
+    runs = [subprocess.run(args, capture_output=True, text=True, timeout=300, env=env).stdout for _ in range(2)]
+    return [number(r"Engine built in ([\d.]+)", r) for r in runs]
+
+
 def slowest(folder, n=12):
     """The layers that take longest: name, share, microseconds, tactic."""
     times = json.load(open(f"{folder}/profile.json"))[1:]
     info = json.load(open(f"{folder}/layers.json"))["Layers"]
-    tactic = {l["Name"]: f"{l['LayerType']} {l['Tactic']} {' '.join(t['Dimensions'] for t in l['Outputs'])}" for l in info}
+    tuned = lambda l: f"tuned {l['TimeUs']:.1f} us of {len(l['Candidates'])}, " if "TimeUs" in l else ""
+    tactic = {l["Name"]: f"{tuned(l)}{l['LayerType']} {l['Tactic']} {' '.join(t['Dimensions'] for t in l['Outputs'])}" for l in info}
+    tuned_sum = sum(l.get("TimeUs", 0) for l in info)
     times.sort(key=lambda t: -t["medianMs"])
-    lines = [f"      {t['medianMs'] * 1e3:9.1f} us {t['percentage']:5.1f}%  {t['name'][:44]:44} {tactic.get(t['name'], '')[:110]}" for t in times[:n]]
+    lines = [f"      {t['medianMs'] * 1e3:9.1f} us {t['percentage']:5.1f}%  {t['name'][:44]:44} {tactic.get(t['name'], '')[:140]}" for t in times[:n]]
     whole = sum(t["medianMs"] for t in times)
-    return [f"      {len(times)} layers, {whole * 1e3:.0f} us when each is timed alone"] + lines
+    return [f"      {len(times)} layers, {whole * 1e3:.0f} us when each is timed alone, {tuned_sum:.0f} us by the builder's times"] + lines
 
 
 HEAD = ["network", "batch", "type", "Sinter ms", "goal ms", "goal/ours", "eager ms", "fused ms", "compile ms (recorded)", "best peer/ours",
-        "enqueue us", "build s", "warm s", "first result s", "engine MB", "rel RMS", "rel RMS of PyTorch"]
+        "enqueue us", "build s, empty caches", "again", "first result s", "engine MB", "rel RMS", "rel RMS of PyTorch"]
 
 
 def cells(row, p, s, a):
@@ -201,7 +220,7 @@ def cells(row, p, s, a):
     s["ratio"], s["to_goal"] = ratio, goal / ms if goal and ms else None
     return [name, str(batch), kind, f(ms) if ms else s.get("note", "-"), f(goal), f(s["to_goal"], "{:.2f}"), f(eager) if eager else p.get(f"{kind} eager note", "-"),
             f(fused) if fused else p.get(f"{kind} fused note", "-"), f(compiled), f(ratio, "{:.2f}"), f(s.get("enqueue"), "{:.1f}"),
-            f(s.get("built"), "{:.1f}"), f(s.get("warm"), "{:.1f}"), f(s.get("first"), "{:.2f}"), f(s.get("file_mb"), "{:.1f}"),
+            f(s.get("cold"), "{:.1f}"), f(s.get("warm"), "{:.2f}"), f(s.get("first"), "{:.2f}"), f(s.get("file_mb"), "{:.1f}"),
             f(s.get("rms"), "{:.1e}"), f(p.get(f"{kind} eager rms"), "{:.1e}")]
 
 
@@ -214,12 +233,13 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--sinterexec"), p.add_argument("--out", default="bench-out")
     p.add_argument("--only", default="", help="rows whose NETWORK/BATCH/TYPE this regular expression finds")
-    p.add_argument("--warm", default="^resnet50/1/f16|^bert-base-128/1/f16", help="rows that are built a second time")
-    p.add_argument("--seconds", type=float, default=0.3), p.add_argument("--workers", type=int, default=5)
+    p.add_argument("--warm", default="^resnet50/1/f16|^bert-base-128/1/f16", help="rows whose builds are timed at the end")
+    p.add_argument("--first", default="^(resnet50|vit_b_16|bert-large-384)/1/f16", help="rows whose engine is loaded to see the first result")
+    p.add_argument("--seconds", type=float, default=0.25), p.add_argument("--workers", type=int, default=8)
     p.add_argument("--layers", action="store_true"), p.add_argument("--others", action="store_true")
     p.add_argument("--batch", type=int, default=8, help="of --others"), p.add_argument("--list", action="store_true")
     p.add_argument("--limit", type=float, default=1e9, help="seconds after which no row is begun")
-    p.add_argument("--keep-cache", action="store_true", help="use the kernel cache of the user instead of an empty one")
+    p.add_argument("--keep-cache", action="store_true", help="use the caches of the user instead of empty ones")
     a = p.parse_args()
     rows = [(n, a.batch, "f16") for n in OTHERS] if a.others else list(ROWS)
     rows = [r for r in rows if re.search(a.only, text(r))]
@@ -231,50 +251,50 @@ def main():
     if not a.keep_cache:
         shutil.rmtree(f"{a.out}/cache", ignore_errors=True)
         os.environ["SINTER_CACHE_DIR"] = f"{a.out}/cache"
+    os.environ.setdefault("SINTER_LOG", "info")  # the choice of kernels, in each row's log
     wanted = {}
     for n, b, t in rows:
         wanted.setdefault((n, b), []).append(t)
     folder = lambda key: f"{a.out}/{key[0]}_{key[1]}"
-    visible, failed, measured = os.environ.get("CUDA_VISIBLE_DEVICES"), {}, {}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # for the processes that export
     pool = multiprocessing.get_context("spawn").Pool(min(a.workers, len(wanted)))
     jobs = pool.imap_unordered(export, [(k, folder(k)) for k in wanted])
     os.environ.pop("CUDA_VISIBLE_DEVICES") if visible is None else os.environ.update(CUDA_VISIBLE_DEVICES=visible)
     import torch
+    lines, results = ["| " + " | ".join(HEAD) + " |", "|---" * 3 + "|---:" * (len(HEAD) - 3) + "|"], {}
+    print("\n".join(lines), flush=True)
+    done = lambda: time.time() - begin
     for key, seconds, error in jobs:
-        if error:
-            failed[key] = error
-            print(f"# {key}: {error}", flush=True)
-            continue
+        if done() > a.limit:
+            break
+        p = dict()
         try:
             start = time.time()
-            measured[key] = peers(*key, wanted[key], folder(key), a.seconds)
-            print(f"# {key}: export {seconds:.1f} s, PyTorch {time.time() - start:.1f} s, spread of outputs {measured[key]['scale']:.2g}", flush=True)
+            if error is None:
+                p = peers(*key, wanted[key], folder(key), a.seconds)
+                print(f"# {key}: export {seconds:.1f} s, PyTorch {time.time() - start:.1f} s, spread of outputs {p['scale']:.2g}, after {done():.0f} s", flush=True)
         except Exception as e:
-            failed[key] = f"PyTorch: {type(e).__name__}: {e}"[:200]
-            print(f"# {key}: {failed[key]}", flush=True)
-    pool.close(), pool.join()
-    torch.cuda.empty_cache()
-    print(f"# {torch.cuda.get_device_name()}, PyTorch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}; prepared in {time.time() - begin:.0f} s", flush=True)
-    lines = ["| " + " | ".join(HEAD) + " |", "|---" * 3 + "|---:" * (len(HEAD) - 3) + "|"]
-    print("\n".join(lines), flush=True)
-    results = []
-    # Small networks first: the first row is the one whose build finds nothing cached.
-    for row in sorted(rows, key=lambda r: (r[0] != "resnet50", list(wanted).index(r[:2]))):
-        key = row[:2]
-        if time.time() - begin > a.limit:
-            s = dict(note="left out: no time")
-        elif key in failed and not os.path.exists(f"{folder(key)}/model.onnx"):
-            s = dict(note=failed[key])
-        else:
+            print(f"# {key}: PyTorch: {type(e).__name__}: {e}"[:300], flush=True)
+        for kind in wanted[key]:
+            row = (*key, kind)
             try:
-                s = sinter(row, folder(key), a)
+                s = dict(note=error) if error else dict(note="left out: no time") if done() > a.limit else sinter(row, folder(key), a)
             except Exception as e:
                 s = dict(note=f"{type(e).__name__}: {e}"[:200])
-        p = measured.get(key, {})
-        lines.append("| " + " | ".join(cells(row, p, s, a)) + " |")
-        print(lines[-1], *s.get("layers", []), sep="\n", flush=True)
-        results.append(dict(row=text(row), peer=p, sinter=s))
+            results[row] = (p, s)
+            print("| " + " | ".join(cells(row, p, s, a)) + " |", *s.get("layers", []), sep="\n", flush=True)
+        if not any(re.search(a.warm, text((*key, t))) for t in wanted[key]):
+            shutil.rmtree(folder(key), ignore_errors=True)
+    pool.terminate(), pool.join()
+    for row in rows:
+        results.setdefault(row, ({}, dict(note="left out: no time")))
+    # With nothing else running on the processor.
+    for row in [r for r in rows if re.search(a.warm, text(r)) and results[r][1].get("ms") and done() < a.limit]:
+        results[row][1]["cold"], results[row][1]["warm"] = builds(row, folder(row[:2]), a)
+    lines += ["| " + " | ".join(cells(r, *results[r], a)) + " |" for r in rows]
+    print(f"# {torch.cuda.get_device_name()}, PyTorch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}\n" + "\n".join(lines), flush=True)
+    results = [dict(row=text(r), peer=results[r][0], sinter=results[r][1]) for r in rows]
     halves = [r["sinter"] for r in results if r["row"].endswith("f16")]
     lines += ["", f"Geometric mean over f16 rows: best peer / Sinter {mean([s.get('ratio') for s in halves]):.2f}, goal / Sinter "
               f"{mean([s.get('to_goal') for s in halves]):.2f}; {sum('ms' in s for s in halves)} of {len(halves)} rows ran; {time.time() - begin:.0f} s in all."]
