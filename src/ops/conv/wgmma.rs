@@ -218,6 +218,10 @@ fn spec(cx: &Context<'_>, c: &Config, o: &Operands, out: DType, is_const: bool, 
         Fusion::Inside(_) => cx.e.shapes(cx.p).map_or(0, |s| s.len()),
         _ => 0,
     };
+    // Constants start at multiples of 256 bytes; what an application binds need not.
+    let constant = |i: usize| cx.p.known(i).is_some();
+    let pairs = (!cx.has_bias || constant(2)) && (0..n).all(|j| o.kind(j) != 2 || constant(cx.e.first + j));
+    let spec = spec.define("PAIRS", pairs as i64);
     (0..n).fold(spec, |s, j| s.define(&format!("EXTRA_KIND{j}"), o.kind(j)))
 }
 
