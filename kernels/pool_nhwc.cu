@@ -26,6 +26,28 @@ typedef Compute<T_IN>::type ACC;
 typedef Acc<T_IN>::type ACC;
 #endif
 
+// Types whose maxima are taken two an instruction.
+template <class T> struct Packed
+{
+    static const bool FITS = false;
+    static const u32 LOWEST = 0;
+    DEVICE static u32 max(u32 a, u32) { return a; }
+};
+#if OP == POOL_MAX && VEC % 2 == 0 && __CUDA_ARCH__ >= 800
+template <> struct Packed<f16>
+{
+    static const bool FITS = true;
+    static const u32 LOWEST = 0xfc00fc00u;
+    DEVICE static u32 max(u32 a, u32 b) { return max_nan_f16x2(a, b); }
+};
+template <> struct Packed<bf16>
+{
+    static const bool FITS = true;
+    static const u32 LOWEST = 0xff80ff80u;
+    DEVICE static u32 max(u32 a, u32 b) { return max_nan_bf16x2(a, b); }
+};
+#endif
+
 // The maximum of nothing: what a window gives that lies in the padding alone.
 DEVICE void set_lowest(float& x) { x = -INFINITY_F32; }
 DEVICE void set_lowest(double& x) { x = -INFINITY_F32; }
@@ -39,7 +61,6 @@ struct PoolNhwcParams
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_IN* x, T_IN* y, const PoolNhwcParams params, const float p)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     const i32 n0 = (i32)params.in[0], n1 = (i32)params.in[1], n2 = (i32)params.in[2];
     const i32 w0 = (i32)params.window[0];
@@ -62,6 +83,34 @@ KERNEL_NAME(const T_IN* x, T_IN* y, const PoolNhwcParams params, const float p)
         const i32 s1 = (i32)((row - slice * o1) * params.stride[1] - params.pad[1]);
         const i32 s0 = (i32)((slice - image * o0) * params.stride[0] - params.pad[0]);
         const T_IN* g_x = x + (i64)image * n0 * n1 * n2 * params.c + piece * VEC;
+        [[maybe_unused]] i32 seen = 0, counted = 0;
+        if constexpr (Packed<T_IN>::FITS) {
+            // Two maxima an instruction; what lies outside counts as minus infinity.
+            union { u32 pair[(VEC + 1) / 2]; T_IN v[VEC]; } best, r;
+#pragma unroll
+            for (i32 v = 0; v < VEC / 2; v++) best.pair[v] = Packed<T_IN>::LOWEST;
+            for (i32 a = 0; a < w0; a++) {
+                const i32 d = s0 + a * d0;
+#pragma unroll
+                for (i32 b = 0; b < w1; b++) {
+                    const i32 h = s1 + b * d1;
+                    const bool row_inside = (u32)d < (u32)n0 && (u32)h < (u32)n1;
+                    const T_IN* g_row = g_x + (i64)((d * n1 + h) * n2 + s2) * params.c;
+#pragma unroll
+                    for (i32 c = 0; c < w2; c++) {
+                        const bool inside = row_inside && (u32)(s2 + c * d2) < (u32)n2;
+#pragma unroll
+                        for (i32 v = 0; v < VEC / 2; v++) r.pair[v] = Packed<T_IN>::LOWEST;
+                        if (inside) load_vec<VEC>(r.v, g_row + c * d2 * params.c);
+#pragma unroll
+                        for (i32 v = 0; v < VEC / 2; v++)
+                            best.pair[v] = Packed<T_IN>::max(best.pair[v], r.pair[v]);
+                    }
+                }
+            }
+            store_vec<VEC>(y + (i64)pixel * params.c + piece * VEC, best.v);
+            continue;
+        }
         ACC acc[VEC];
 #pragma unroll
         for (i32 v = 0; v < VEC; v++) {
@@ -70,7 +119,6 @@ KERNEL_NAME(const T_IN* x, T_IN* y, const PoolNhwcParams params, const float p)
             set_lowest(acc[v]);
 #endif
         }
-        [[maybe_unused]] i32 seen = 0, counted = 0;
         for (i32 a = 0; a < w0; a++) {
             const i32 d = s0 + a * d0;
 #pragma unroll
@@ -80,20 +128,20 @@ KERNEL_NAME(const T_IN* x, T_IN* y, const PoolNhwcParams params, const float p)
                 for (i32 c = 0; c < w2; c++) {
                     const i32 w = s2 + c * d2;
                     counted += d < n0 + params.pad_end[0] && h < n1 + params.pad_end[1] && w < n2 + params.pad_end[2];
-                    if ((u32)d >= (u32)n0 || (u32)h >= (u32)n1 || (u32)w >= (u32)n2) continue;
-                    T_IN r[VEC];
-                    load_vec<VEC>(r, g_x + (i64)((d * n1 + h) * n2 + w) * params.c);
+                    const bool inside = (u32)d < (u32)n0 && (u32)h < (u32)n1 && (u32)w < (u32)n2;
+                    T_IN r[VEC] = {};
+                    if (inside) load_vec<VEC>(r, g_x + (i64)((d * n1 + h) * n2 + w) * params.c);
 #pragma unroll
                     for (i32 v = 0; v < VEC; v++) {
 #if OP == POOL_MAX
                         const ACC e = to_compute(r[v]);
-                        if (e > acc[v] || e != e) acc[v] = e;
+                        if (inside && (e > acc[v] || e != e)) acc[v] = e;
 #else
                         const ACC e = to_acc<ACC>(r[v]);
-                        acc[v] += OP == POOL_AVERAGE ? e : p == 1.0f ? op::abs(e) : p == 2.0f ? e * e : op::pow(op::abs(e), p);
+                        acc[v] += OP == POOL_AVERAGE ? e : !inside ? ACC(0) : p == 1.0f ? op::abs(e) : p == 2.0f ? e * e : op::pow(op::abs(e), p);
 #endif
                     }
-                    seen++;
+                    seen += inside;
                 }
             }
         }

@@ -2,8 +2,9 @@
 // Args     x: T_IN [outer, n_red, inner] · y: T_OUT [splits, outer, inner] · params: ColumnParams, a 64-bit struct of 4: outer,
 //          n_red, inner, count (what REDUCE_MEAN divides by)
 // Params   T_IN, T_OUT {float,f16,bf16,double} · OP: the REDUCE_ numbers below · STAGE {0: pre and post, 1: pre alone, T_OUT is
-//          the accumulator, 2: post alone, T_IN is the accumulator} · VEC {1,2,4,8} elements of a thread · THREADS {256}
+//          the accumulator, 2: post alone, T_IN is the accumulator} · VEC {1,2,4,8} elements of a thread · THREADS {256,1024}
 // Requires inner a multiple of VEC, x and y aligned to VEC elements; STAGE 0 and 2: gridDim.y is 1
+//          VEC*THREADS accumulators in 48 KB
 // Launch   grid = (ceil(inner/VEC/blockDim.x), splits, min(outer, 65535), the kernel strides) · block = (2^a, THREADS/2^a) · smem = 0
 // Numerics sums in float (double for double). Rows by threads, then in pairs: fixed order, deterministic. Max, min: NaN
 //          propagates
@@ -80,7 +81,6 @@ DEVICE T_OUT post(ACC s, i64 count)
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_IN* x, T_OUT* y, const ColumnParams params)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     __shared__ ACC part[THREADS * VEC];
     const i64 column = ((i64)blockIdx.x * blockDim.x + threadIdx.x) * VEC;

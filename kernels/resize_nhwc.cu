@@ -19,7 +19,6 @@
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_IN* x, T_IN* y, const i64 n, const i64 c, const ResizeParams params)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     const u32 oh = (u32)params.out[1], ow = (u32)params.out[2];
     const i32 h = params.in[1], w = params.in[2];

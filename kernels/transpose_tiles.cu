@@ -63,7 +63,6 @@ DEVICE void write_columns(T_UNIT* g, const T_UNIT* tile, u32 rows, u32 tile_rows
 extern "C" __global__ void __launch_bounds__(THREADS)
 KERNEL_NAME(const T_UNIT* x, T_UNIT* y, const TransposeParams params)
 {
-    griddepcontrol_launch_dependents();
     griddepcontrol_wait();
     __shared__ T_UNIT tile[ELEMENTS + ELEMENTS / 4];
     const u32 rows = (u32)params.rows, cols = (u32)params.cols;

@@ -49,6 +49,21 @@ __device__ __forceinline__ unsigned short cvt_rn_bf16_f32(float x)
     return r;
 }
 
+// The larger of each half; NaN where one of both is.
+__device__ __forceinline__ unsigned max_nan_f16x2(unsigned a, unsigned b)
+{
+    unsigned r;
+    asm("max.NaN.f16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
+    return r;
+}
+
+__device__ __forceinline__ unsigned max_nan_bf16x2(unsigned a, unsigned b)
+{
+    unsigned r;
+    asm("max.NaN.bf16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
+    return r;
+}
+
 // 16 bytes from global to shared memory. The last 16 - n_bytes are zeros; with n_bytes 0, g is not read.
 __device__ __forceinline__ void cp_async_16(unsigned s_addr, const void* g, unsigned n_bytes)
 {

@@ -5,10 +5,9 @@
 use super::query::{const_ints, is_absent};
 use crate::base::dims::normalize_axis;
 use crate::base::{Result, Tensor};
-use crate::network::{Graph, Node, Patch, ValueId, eval};
+use crate::network::{Graph, Node, Patch, ValueId};
 use crate::ops::Op;
-use crate::ops::transpose::Transpose;
-use std::sync::Arc;
+use crate::ops::transpose::{Transpose, transposed};
 
 /// The permutation of a `Transpose` node: output axis i is input axis `perm[i]`.
 pub fn perm_of(g: &Graph, node: &Node) -> Option<Vec<usize>> {
@@ -67,15 +66,7 @@ pub fn other_operand(g: &Graph, node: &Node, i: usize, perm: &[usize], patch: &m
     }
     let mut shape = vec![1; perm.len() - t.rank()];
     shape.extend(t.shape());
-    let aligned = Arc::new(t.reshaped(&shape)?);
-    Ok(Some(patch.add_const(&g.value(v).name, transposed_const(aligned, &inverse(perm))?)))
-}
-
-pub fn transposed_const(t: Arc<Tensor>, perm: &[usize]) -> Result<Tensor> {
-    let node =
-        Node { name: "constant".into(), op: transpose(perm).into(), inputs: vec![Some(ValueId(0))], outputs: vec![] };
-    let mut out = eval::eval_node(&node, &[Some(t)])?;
-    Ok(out.swap_remove(0))
+    Ok(Some(patch.add_const(&g.value(v).name, transposed(&t.reshaped(&shape)?, &inverse(perm))?)))
 }
 
 /// The operator with its axes renamed.

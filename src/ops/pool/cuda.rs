@@ -14,6 +14,8 @@ use crate::ops::{
 use crate::{ensure, err, internal};
 
 const THREADS: usize = 256;
+/// Threads of a block with channels last: small images still fill many blocks.
+const LAST_THREADS: usize = 128;
 /// Bytes of one access at most.
 const VECTOR: usize = 16;
 /// Windows with up to this many elements along an axis are compiled in.
@@ -68,7 +70,7 @@ fn last_tactic(op: &Pool, x: &TensorDesc, vec: usize) -> Tactic {
         .define("VEC", vec)
         .define("WINDOW_H", h)
         .define("WINDOW_W", w)
-        .define("THREADS", THREADS);
+        .define("THREADS", LAST_THREADS);
     let window = if baked { format!("_{h}x{w}") } else { String::new() };
     let name = format!("pool_nhwc_{}{window}_x{vec}", op.kind.name());
     Tactic { name, source: TacticSource::Kernels, kernels: vec![spec], params: vec![vec as i64, h as i64, w as i64] }
@@ -83,7 +85,7 @@ pub(super) fn program(op: &Pool, tactic: &Tactic, p: &Problem, dev: &DeviceProps
     check_nd(x.dims[0], channels, &w)?;
     let lists = [w.input, w.output, w.kernel, w.stride, w.pad_begin, w.pad_end, w.dilation];
     let sizes = lists.into_iter().flatten().chain([op.count_include_pad as usize]);
-    let (params, index, total) = if op.order == ChannelOrder::Last {
+    let (params, index, total, threads) = if op.order == ChannelOrder::Last {
         let [vec, h, b] = tactic.params[..] else {
             return Err(err!(CorruptData, "tactic {} has not the parameters that it needs", tactic.name));
         };
@@ -99,18 +101,18 @@ pub(super) fn program(op: &Pool, tactic: &Tactic, p: &Problem, dev: &DeviceProps
         let pixels = x.dims[0].saturating_mul(w.output.iter().product());
         ensure!(pixels < i32::MAX as usize, Unsupported, "{pixels} pixels are too many for tactic {}", tactic.name);
         let params = i64_struct([x.dims[0], channels].into_iter().chain(sizes).map(|v| v as i64));
-        (params, None, y.numel() / vec)
+        (params, None, y.numel() / vec, LAST_THREADS)
     } else {
         let params = i64_struct(std::iter::once(x.dims[0] * channels).chain(sizes).map(|v| v as i64));
-        (params, Some(if op.indices { Arg::Out(1) } else { Arg::Null }), y.numel())
+        (params, Some(if op.indices { Arg::Out(1) } else { Arg::Null }), y.numel(), THREADS)
     };
     let mut args = vec![Arg::In(0), Arg::Out(0)];
     args.extend(index);
     args.extend([params, Arg::F32(op.p as f32)]);
     Ok(StepProgram::one(Launch {
         kernel: 0,
-        grid: [striding_grid(total, THREADS, dev), 1, 1],
-        block: [THREADS as u32, 1, 1],
+        grid: [striding_grid(total, threads, dev), 1, 1],
+        block: [threads as u32, 1, 1],
         smem: 0,
         args,
     }))

@@ -11,6 +11,7 @@ use crate::base::dims::normalize_axis;
 use crate::base::{Fact, Result, Shape, Tensor};
 use crate::ops::shape::with_known;
 use crate::device::DeviceProps;
+use crate::device::cpu::transpose::{MAX_RANK, copy_strided_bytes};
 use crate::ops::{HalfRole, CpuStep, EvalCx, ImportCx, InferCx, OpDef, PackCache, Problem, StepProgram, Tactic, TacticOptions, onnx};
 use crate::network::ValueId;
 use crate::{ensure, op_home, op_struct};
@@ -51,6 +52,22 @@ impl Transpose {
     pub fn view(&self, dims: &[usize]) -> Result<View> {
         Ok(View::dense(dims).permuted(&self.perm(dims.len())?))
     }
+}
+
+/// The tensor with its axes in another order, by all threads: for weights that are brought into the order of a kernel.
+pub(crate) fn transposed(x: &Tensor, perm: &[usize]) -> Result<Tensor> {
+    let op = Transpose { perm: perm.iter().map(|p| *p as i64).collect() };
+    let view = op.view(x.shape())?;
+    let mut out = Tensor::zeros(x.dtype(), &view.dims);
+    let (size, v) = (x.dtype().size(), view.collapsed());
+    let is_aligned = x.bytes().as_ptr().addr() % size == 0 && out.bytes_mut().as_ptr().addr() % size == 0;
+    if is_aligned && v.dims.len() <= MAX_RANK && x.numel() > 0 {
+        let strides: Vec<isize> = v.strides.iter().map(|s| *s as isize).collect();
+        copy_strided_bytes(size, out.bytes_mut(), &v.dims, x.bytes(), v.offset as usize, &strides);
+    } else {
+        view.copy(x, &mut out);
+    }
+    Ok(out)
 }
 
 impl OpDef for Transpose {

@@ -11,12 +11,12 @@ use crate::ops::depth_to_space::{DepthMode, DepthToSpace};
 use crate::ops::gather::Gather;
 use crate::ops::reshape::{Reshape, ReshapeMode};
 use crate::ops::shape::Shape;
+use crate::ops::transpose::transposed;
 use crate::ops::window::ChannelOrder;
-use crate::passes::axes::{perm_of, pushed, transpose, transposed_const};
+use crate::passes::axes::{perm_of, pushed, transpose};
 use crate::passes::simplify_shapes::reshape_spec;
 use crate::{bail, internal};
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 #[derive(Clone, Copy, Default)]
 struct Versions {
@@ -97,7 +97,7 @@ impl<'a> Rewrite<'a> {
         let rank = self.g.fact(v).rank();
         let name = &self.g.value(v).name;
         let new = match (self.g.as_const(v), if last { have.first } else { have.last }) {
-            (Some(t), _) => self.patch.add_const(name, transposed_const(t.clone(), &to_last(rank))?),
+            (Some(t), _) => self.patch.add_const(name, transposed(t, &to_last(rank))?),
             (None, Some(other)) if last => self.permuted(&format!("{name}/to_last"), other, &to_last(rank))?,
             (None, Some(other)) => self.permuted(&format!("{name}/to_first"), other, &to_first(rank))?,
             (None, None) => return Err(internal!("a value of no order")),
@@ -120,7 +120,7 @@ impl<'a> Rewrite<'a> {
         if let Some(t) = self.g.as_const(v) {
             let mut shape = vec![1; rank - t.rank()];
             shape.extend(t.shape());
-            let t = transposed_const(Arc::new(t.reshaped(&shape)?), &to_last(rank))?;
+            let t = transposed(&t.reshaped(&shape)?, &to_last(rank))?;
             return Ok(self.patch.add_const(name, t));
         }
         let first = self.version(v, false)?;
