@@ -13,6 +13,8 @@ use crate::{ensure, err};
 const THREADS: usize = 256;
 /// Bytes of one access at most.
 const VECTOR: usize = 16;
+/// Channels of a thread at least, where there are as many.
+const MIN_PER: usize = 8;
 /// First parameter of the tactic for channels behind the axes.
 const LAST: i64 = -1;
 
@@ -74,11 +76,13 @@ pub fn tactics(op: &Resize, p: &Problem, opt: &TacticOptions) -> Vec<Tactic> {
         while x.dims[3] % vec != 0 {
             vec /= 2;
         }
+        // Short vectors: several of them share their pixel's coordinates.
+        let per = if vec >= MIN_PER / 2 { vec } else { x.dims[3].next_power_of_two().clamp(vec, MIN_PER) };
         out.push(Tactic {
-            name: format!("resize_nhwc/{}_{}_{}_{ty}_x{vec}", op.mode.name(), op.coordinates.name(), op.nearest.name()),
+            name: format!("resize_nhwc/{}_{}_{}_{ty}_x{vec}_{per}", op.mode.name(), op.coordinates.name(), op.nearest.name()),
             source: TacticSource::Kernels,
-            kernels: vec![KernelSpec { file: "resize_nhwc.cu".into(), ..kernel.clone() }.define("VEC", vec)],
-            params: vec![LAST, vec as i64],
+            kernels: vec![KernelSpec { file: "resize_nhwc.cu".into(), ..kernel.clone() }.define("VEC", vec).define("PER", per)],
+            params: vec![LAST, vec as i64, per as i64],
         });
     }
     let kernel = kernel.define("ANTIALIAS", op.antialias as i64).define("ACTIVE", active);
@@ -103,11 +107,12 @@ fn is_last(op: &Resize, plan: &[AxisPlan]) -> bool {
 }
 
 fn program_last(op: &Resize, tactic: &Tactic, plan: &[AxisPlan], size: usize) -> Result<StepProgram> {
-    let [_, vec] = tactic.params[..] else {
+    let [_, vec, per] = tactic.params[..] else {
         return Err(err!(CorruptData, "tactic {} has not the parameters that it needs", tactic.name));
     };
-    ensure!(matches!(vec, 1 | 2 | 4 | 8 | 16), CorruptData, "tactic {} has vectors of {vec}", tactic.name);
-    let vec = vec as usize;
+    let known = matches!(vec, 1 | 2 | 4 | 8 | 16) && (vec..=16).contains(&per) && per % vec == 0;
+    ensure!(known, CorruptData, "tactic {} has vectors of {vec} in {per}", tactic.name);
+    let (vec, per) = (vec as usize, per as usize);
     let unchanged = plan.len() == 4 && plan[0].is_identity() && plan[3].is_identity();
     ensure!(
         unchanged && plan[3].input % vec == 0 && vec * size <= VECTOR.max(size),
@@ -126,7 +131,7 @@ fn program_last(op: &Resize, tactic: &Tactic, plan: &[AxisPlan], size: usize) ->
         return Ok(StepProgram::default());
     }
     let args = vec![Arg::In(0), Arg::Out(0), Arg::I64(n as i64), Arg::I64(c as i64), params(op, &plan[1..3])];
-    let grid = [blocks(pixels * (c / vec), THREADS), 1, 1];
+    let grid = [blocks(pixels * c.div_ceil(per), THREADS), 1, 1];
     Ok(StepProgram::one(Launch { kernel: 0, grid, block: [THREADS as u32, 1, 1], smem: 0, args }))
 }
 
