@@ -51,7 +51,7 @@ knobs! {
     CUBLASLT_PATH = "SINTER_CUBLASLT_PATH";
     /// `off`: contexts launch their steps one by one instead of as CUDA graphs.
     REPLAY = "SINTER_REPLAY";
-    /// Steps that a CUDA graph runs beside another at most, where that pays, up to 3; default 0: in a row.
+    /// Steps that a CUDA graph runs beside another at most, where that pays; default 3, 0: in a row.
     AUX_STREAMS = "SINTER_AUX_STREAMS";
     /// When a kernel that waits by itself is launched: `off` when the one before it has ended, `begun` when all of its
     /// blocks have begun; default: when each has ended, or has allowed it.

@@ -218,7 +218,7 @@ pub(super) fn place(
 /// Lanes that the environment leaves.
 fn max_lanes() -> usize {
     let aux = knobs::AUX_STREAMS.get().and_then(|n| n.parse::<usize>().ok());
-    aux.map_or(1, |n| n.saturating_add(1).min(MAX_LANES))
+    aux.map_or(MAX_LANES, |n| n.saturating_add(1).min(MAX_LANES))
 }
 
 fn problem(plan: &Plan, step: usize, facts: &[Option<Fact>]) -> Result<Problem> {
