@@ -104,20 +104,19 @@ KERNEL_NAME(const T_X* q, const T_X* k, const T_X* v, const T_MASK* mask, const 
     if (from < to) stage_k(from), stage_v(from);
     else cp_async_commit_group();
 
-    // What the lane's rows see: row 2 * i + half is 16 * i + 8 * half + lane / 4 of the warp.
-    RowKeys<T_MASK> rows[2 * M_TILES];
+    // What the lane's rows see: rows[i][half] is row 16 * i + 8 * half + lane / 4 of the warp.
+    RowKeys<T_MASK> rows[M_TILES][2];
 #pragma unroll
     for (int i = 0; i < 2 * M_TILES; i++) {
         const int row = first_row + (warp_m * M_TILES + i / 2) * 16 + i % 2 * 8 + lane / 4, held = row < n_rows ? row : n_rows - 1;
-        rows[i].set(p, lengths, offsets, mask, b, unit * share + held % share, held / share);
+        rows[i / 2][i % 2].set(p, lengths, offsets, mask, b, unit * share + held % share, held / share);
     }
 
     const float log2e = 1.4426950408889634f;
-    // With neither mask nor cap the scores stay unscaled until the exponent.
-    const float scale2 = scale * log2e, factor = HAS_MASK || HAS_CAP ? 1.0f : scale2;
-    float o[M_TILES][N_V][4] = {}, max[2 * M_TILES], sum[2 * M_TILES];
+    const float factor = HAS_MASK || HAS_CAP ? 1.0f : scale * log2e;  // brings maxima to powers of two
+    float o[M_TILES][N_V][4] = {}, max[M_TILES][2], sum[M_TILES][2];
 #pragma unroll
-    for (int i = 0; i < 2 * M_TILES; i++) max[i] = -INFINITY_F32, sum[i] = 0;
+    for (int i = 0; i < 2 * M_TILES; i++) max[i / 2][i % 2] = -INFINITY_F32, sum[i / 2][i % 2] = 0;
 #if Q_KEPT
     u32 qf[SIZE / 16][M_TILES][4];
 #endif
@@ -129,7 +128,7 @@ KERNEL_NAME(const T_X* q, const T_X* k, const T_X* v, const T_MASK* mask, const 
         else cp_async_commit_group(), cp_async_commit_group();
         const T_X* tile_k = s_k + (step & 1) * TILE_KEYS * PITCH_K;
         const T_X* tile_v = s_v + (step & 1) * TILE_KEYS * PITCH_V;
-        const int first = start + step * TILE_KEYS + warp_n * KEYS, my_key = first + lane % 4 * 2;
+        const int first = start + step * TILE_KEYS + warp_n * KEYS;
         const bool is_used = first < end;  // of the whole warp
 
         float s[M_TILES][N_K][4] = {};
@@ -157,66 +156,14 @@ KERNEL_NAME(const T_X* q, const T_X* k, const T_X* v, const T_MASK* mask, const 
                     }
                 }
             }
-#if HAS_CAP
 #pragma unroll
-            for (int i = 0; i < M_TILES; i++)
+            for (int i = 0; i < M_TILES; i++) {
+                float keep[2];
+                weigh<N_K, HAS_MASK, HAS_CAP>([&](int j, int e) -> float& { return s[i][j][e]; }, rows[i], p, first, scale, cap, max[i], sum[i], keep);
 #pragma unroll
-                for (int j = 0; j < N_K; j++)
+                for (int c = 0; c < N_V; c++)
 #pragma unroll
-                    for (int e = 0; e < 4; e++) s[i][j][e] = cap * op::tanh(s[i][j][e] * scale / cap) * log2e;
-#elif HAS_MASK
-#pragma unroll
-            for (int i = 0; i < M_TILES; i++)
-#pragma unroll
-                for (int j = 0; j < N_K; j++)
-#pragma unroll
-                    for (int e = 0; e < 4; e++) s[i][j][e] *= scale2;
-#endif
-#if HAS_MASK
-#pragma unroll
-            for (int i = 0; i < 2 * M_TILES; i++)
-#pragma unroll
-                for (int j = 0; j < N_K; j++) {
-                    float added[2];
-                    rows[i].added(p, my_key + j * 8, p.causal == CAUSAL_LOWEST, added);
-                    s[i / 2][j][i % 2 * 2] += added[0], s[i / 2][j][i % 2 * 2 + 1] += added[1];
-                }
-#endif
-            bool is_edge = false;
-#pragma unroll
-            for (int i = 0; i < 2 * M_TILES; i++) is_edge |= first < rows[i].start || first + KEYS > rows[i].end;
-            if (__any_sync(~0u, is_edge)) {
-#pragma unroll
-                for (int i = 0; i < 2 * M_TILES; i++)
-#pragma unroll
-                    for (int j = 0; j < N_K; j++)
-#pragma unroll
-                        for (int e = 0; e < 2; e++) {
-                            const int key = my_key + j * 8 + e;
-                            if (key < rows[i].start || key >= rows[i].end) s[i / 2][j][i % 2 * 2 + e] = -INFINITY_F32;
-                        }
-            }
-#pragma unroll
-            for (int i = 0; i < 2 * M_TILES; i++) {
-                float top = max[i];
-#pragma unroll
-                for (int j = 0; j < N_K; j++) top = fmaxf(top, fmaxf(s[i / 2][j][i % 2 * 2], s[i / 2][j][i % 2 * 2 + 1]));
-                top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
-                top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
-                const float zero = top == -INFINITY_F32 ? 0 : top * factor;  // a row without keys yet has weights of 0
-                const float keep = ex2_approx_ftz_f32(max[i] * factor - zero);
-                max[i] = top;
-                sum[i] *= keep;
-#pragma unroll
-                for (int j = 0; j < N_K; j++)
-#pragma unroll
-                    for (int e = 0; e < 2; e++) {
-                        float& x = s[i / 2][j][i % 2 * 2 + e];
-                        x = ex2_approx_ftz_f32(HAS_MASK || HAS_CAP ? x - zero : fmaf(x, factor, -zero));
-                        sum[i] += x;
-                    }
-#pragma unroll
-                for (int c = 0; c < N_V; c++) o[i / 2][c][i % 2 * 2] *= keep, o[i / 2][c][i % 2 * 2 + 1] *= keep;
+                    for (int e = 0; e < 4; e++) o[i][c][e] *= keep[e / 2];
             }
         }
         if (step == from) {
@@ -253,10 +200,11 @@ KERNEL_NAME(const T_X* q, const T_X* k, const T_X* v, const T_MASK* mask, const 
     float* s_sum = s_max + WARPS_N * ROWS;
 #pragma unroll
     for (int i = 0; i < 2 * M_TILES; i++) {
-        sum[i] += __shfl_xor_sync(~0u, sum[i], 1);
-        sum[i] += __shfl_xor_sync(~0u, sum[i], 2);
+        float total = sum[i / 2][i % 2];
+        total += __shfl_xor_sync(~0u, total, 1);
+        total += __shfl_xor_sync(~0u, total, 2);
         const int r = (warp_m * M_TILES + i / 2) * 16 + i % 2 * 8 + lane / 4;
-        if (lane % 4 == 0) s_max[warp_n * ROWS + r] = max[i] * factor, s_sum[warp_n * ROWS + r] = sum[i];
+        if (lane % 4 == 0) s_max[warp_n * ROWS + r] = max[i / 2][i % 2] * factor, s_sum[warp_n * ROWS + r] = total;
         float* to_o = s_o + (warp_n * ROWS + r) * PITCH_O + lane % 4 * 2;
 #pragma unroll
         for (int c = 0; c < N_V; c++) {

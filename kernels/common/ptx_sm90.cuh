@@ -95,6 +95,18 @@ DEVICE void cp_async_bulk_tensor_im2col_load(u32 s_dst, const TensorMap* map, u3
                  ::"r"(s_dst), "l"(map), "r"(s_bar), "r"(c), "r"(w), "r"(h), "r"(n), "h"(shift_w), "h"(shift_h) : "memory");
 }
 
+DEVICE void cp_async_bulk_tensor_4d_load(u32 s_dst, const TensorMap* map, u32 s_bar, i32 x, i32 y, i32 z, i32 w)
+{
+    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], [%2];"
+                 ::"r"(s_dst), "l"(map), "r"(s_bar), "r"(x), "r"(y), "r"(z), "r"(w) : "memory");
+}
+
+DEVICE void cp_async_bulk_tensor_4d_store(const TensorMap* map, u32 s_src, i32 x, i32 y, i32 z, i32 w)
+{
+    asm volatile("cp.async.bulk.tensor.4d.global.shared::cta.bulk_group [%0, {%2, %3, %4, %5}], [%1];"
+                 ::"l"(map), "r"(s_src), "r"(x), "r"(y), "r"(z), "r"(w) : "memory");
+}
+
 DEVICE void cp_async_bulk_tensor_3d_store(const TensorMap* map, u32 s_src, i32 x, i32 y, i32 z)
 {
     asm volatile("cp.async.bulk.tensor.3d.global.shared::cta.bulk_group [%0, {%2, %3, %4}], [%1];"
@@ -250,3 +262,16 @@ WGMMA_TF32(192, 96, 97, 98)
 WGMMA(256, f16, 128, 129, 130, 131, 132)
 WGMMA(256, bf16, 128, 129, 130, 131, 132)
 WGMMA_TF32(256, 128, 129, 130)
+
+// wgmma_m64_rs<B_BY_N>: as wgmma_m64 with a in registers, a fragment of mma.m16n8k16 in each warp.
+#define WGMMA_RS(N, TYPE, A0, A1, A2, A3, B, P, T)                                                                     \
+    template <int B_BY_N> DEVICE void wgmma_m64_rs(Tag<TYPE>, float (&d)[N / 2], const u32 (&a)[4], u64 b, int accumulate) \
+    {                                                                                                                    \
+        asm volatile("{.reg .pred p; setp.ne.b32 p, %" #P ", 0; wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." #TYPE     \
+                     "." #TYPE " {" REGS##N "}, {%" #A0 ",%" #A1 ",%" #A2 ",%" #A3 "}, %" #B ", p, 1, 1, %" #T ";}"        \
+                     : OUT##N : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate), "n"(B_BY_N));         \
+    }
+WGMMA_RS(64, f16, 32, 33, 34, 35, 36, 37, 38)
+WGMMA_RS(64, bf16, 32, 33, 34, 35, 36, 37, 38)
+WGMMA_RS(128, f16, 64, 65, 66, 67, 68, 69, 70)
+WGMMA_RS(128, bf16, 64, 65, 66, 67, 68, 69, 70)

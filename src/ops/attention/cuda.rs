@@ -1,9 +1,9 @@
-//! CUDA: `attention_mma_sm80.cu` (`mma.rs`, tensor cores) for f16 and bf16, `attention_tile.cu` (a tile of queries a block)
+//! CUDA: `attention_wgmma_sm90.cu` (`wgmma.rs`) and `attention_mma_sm80.cu` (`mma.rs`), tensor cores, for f16 and bf16, `attention_tile.cu` (a tile of queries a block)
 //! and `attention_row.cu` (a query a block, for few queries and for scores as an output). The last two take any size; a
 //! tactic for changing shapes has them behind its own kernel and chooses at each shape.
 
 use super::eval::lowest;
-use super::mma::{self, Variant};
+use super::{mma, wgmma};
 use super::{Attention, Causal, Geometry, LENGTHS, MASK, OFFSETS, SINKS, Scores};
 use crate::base::{DType, Result};
 use crate::device::DeviceProps;
@@ -15,6 +15,7 @@ use crate::{bail, ensure};
 const TILE: i64 = 0;
 const ROW: i64 = 1;
 const MMA: i64 = 2;
+const WGMMA: i64 = 3;
 /// Variants of the fast kernel that are timed.
 const OFFERED: usize = 4;
 const WARPS: usize = 4;
@@ -57,7 +58,8 @@ enum Part {
     /// Queries of a warp, columns of v.
     Tile(usize, usize),
     Row(usize),
-    Mma(Variant),
+    Mma(mma::Variant),
+    Wgmma(wgmma::Variant),
 }
 
 /// Parameters of a part: its mode and the kernel's own.
@@ -69,6 +71,7 @@ impl Part {
             Part::Tile(rows, cols) => format!("tile{}x{cols}", rows * WARPS),
             Part::Row(cols) => format!("row{cols}"),
             Part::Mma(v) => v.name(),
+            Part::Wgmma(v) => v.name(),
         }
     }
 
@@ -77,6 +80,7 @@ impl Part {
             Part::Tile(rows, cols) => vec![spec(op, p, g, TILE, *rows, *cols)],
             Part::Row(cols) => vec![spec(op, p, g, ROW, 1, *cols)],
             Part::Mma(v) => v.specs(op, p, g),
+            Part::Wgmma(v) => vec![v.spec(op, p, g)],
         }
     }
 
@@ -89,6 +93,10 @@ impl Part {
                 all[0] = MMA;
                 all[1..].copy_from_slice(&v.params());
             }
+            Part::Wgmma(v) => {
+                all[0] = WGMMA;
+                all[1..][..wgmma::N_PARAMS].copy_from_slice(&v.params());
+            }
         }
         all
     }
@@ -99,16 +107,18 @@ impl Part {
         match params[0] {
             TILE if sound => Some(Part::Tile(rows as usize, cols as usize)),
             ROW if sound => Some(Part::Row(cols as usize)),
-            MMA => Variant::of_params(&params[1..]).map(Part::Mma),
+            MMA => mma::Variant::of_params(&params[1..]).map(Part::Mma),
+            WGMMA => wgmma::Variant::of_params(&params[1..][..wgmma::N_PARAMS]).map(Part::Wgmma),
             _ => None,
         }
     }
 
     /// Whether the part may run the problem, and is meant for it.
-    fn serves(&self, op: &Attention, g: &Geometry) -> bool {
+    fn serves(&self, op: &Attention, p: &Problem, g: &Geometry) -> bool {
         let has_scores = op.scores != Scores::None;
         match self {
             Part::Mma(v) => !has_scores && v.serves(op, g),
+            Part::Wgmma(v) => !has_scores && v.serves(op, p, g),
             Part::Tile(..) => !has_scores && g.q_len >= TILE_FROM,
             Part::Row(_) => true,
         }
@@ -139,11 +149,16 @@ pub fn tactics(op: &Attention, p: &Problem, dev: &DeviceProps, opt: &TacticOptio
     if op.scores != Scores::None {
         return vec![tactic(&[row])];
     }
-    let fast = mma::variants(op, &g, dev).into_iter().take(opt.max_candidates().min(OFFERED)).map(Part::Mma);
-    let mut list: Vec<Tactic> = match opt.dynamic {
-        true => fast.map(|part| tactic(&[part, tile, row])).collect(),
-        false => fast.map(|part| tactic(&[part])).collect(),
-    };
+    let any: Vec<Part> = mma::variants(op, &g, dev).into_iter().take(OFFERED).map(Part::Mma).collect();
+    let hopper: Vec<Part> = wgmma::variants(op, p, &g, dev).into_iter().map(Part::Wgmma).collect();
+    // Behind the chosen kernel, for other shapes: one that takes other strides, then those that take anything.
+    let general: Vec<Part> = any.first().copied().into_iter().chain([tile, row]).collect();
+    let mut list: Vec<Tactic> = Vec::new();
+    for part in hopper.iter().chain(&any).take(opt.max_candidates()) {
+        let rest = if matches!(part, Part::Mma(_)) { &general[1..] } else { &general[..] };
+        let parts: Vec<Part> = std::iter::once(*part).chain(rest.iter().copied()).collect();
+        list.push(tactic(if opt.dynamic { &parts } else { &parts[..1] }));
+    }
     if !list.is_empty() {
         return list;
     }
@@ -167,7 +182,7 @@ pub fn program(op: &Attention, tactic: &Tactic, p: &Problem, dev: &DeviceProps) 
     }
     // A tile alone serves few queries too; scores as an output need the kernel that writes them.
     let is_last = |part: &&Part| op.scores == Scores::None && matches!(part, Part::Tile(..));
-    let chosen = parts.iter().find(|part| part.serves(op, &g)).or_else(|| parts.iter().find(is_last));
+    let chosen = parts.iter().find(|part| part.serves(op, p, &g)).or_else(|| parts.iter().find(is_last));
     let Some(part) = chosen else { bail!(Unsupported, "tactic {} does not serve operands of these sizes", tactic.name) };
     let at = parts.iter().take_while(|other| !std::ptr::eq(*other, part)).map(Part::n_kernels).sum();
 
@@ -183,6 +198,7 @@ pub fn program(op: &Attention, tactic: &Tactic, p: &Problem, dev: &DeviceProps) 
     let numbers = i64_struct(numbers.chain([op.window, !g.shared_offset as i64, op.smooth as i64]));
     let (mode, rows, cols) = match part {
         Part::Mma(v) => return Ok(v.program(op, &g, dev, at, args, numbers)),
+        Part::Wgmma(v) => return Ok(v.program(op, &g, dev, at, &args, numbers)),
         Part::Tile(rows, cols) => (TILE, rows * WARPS, *cols),
         Part::Row(cols) => (ROW, 1, *cols),
     };

@@ -19,6 +19,7 @@ mod gqa;
 mod mma;
 mod onnx;
 mod parts;
+mod wgmma;
 
 pub use geometry::Geometry;
 

@@ -189,6 +189,32 @@ fn tiles(out: &mut Vec<Case>) {
     }
 }
 
+/// So many heads that persistent blocks take several tiles, of which some end early.
+fn many_tiles(out: &mut Vec<Case>) {
+    let sizes: [Sizes; 4] =
+        [[3, 24, 24, 130, 70, 64, 64], [2, 14, 7, 70, 150, 64, 64], [2, 12, 12, 49, 300, 128, 128], [1, 150, 75, 66, 40, 128, 128]];
+    for s in sizes {
+        let [b, h, n, len, t, ..] = s;
+        for d in [DType::F16, DType::BF16] {
+            let op = Attention { q_heads: h as i64, kv_heads: n as i64, ..Attention::plain() };
+            let mut add = |what: &str, op: Attention, rows: bool, more: Vec<Option<Tensor>>| {
+                let mut inputs = qkv(d, s, rows);
+                inputs.extend(more);
+                out.push(Case::new(format!("{what} {d} {s:?}"), op, inputs).within(tolerance(d)));
+            };
+            add("many tiles", op.clone(), true, vec![Some(random(DType::F32, &[b, 1, 1, t], 9))]);
+            // The first queries of the last entry see no key.
+            let offsets: Vec<i32> = (0..b as i32).map(|i| 5 - 75 * i).collect();
+            let causal = Attention { causal: Causal::Exclude, ..op.clone() };
+            add("many tiles, causal", causal, false, vec![None, None, Some(Tensor::from_slice(&[b], &offsets)), Some(random(d, &[h], 7))]);
+            add("many tiles, bools", op, true, vec![bools(&[1, 1, len, t])]);
+        }
+        let op = Attention { q_heads: h as i64, kv_heads: n as i64, packed: Packed::Qkv, ..Attention::plain() };
+        let x = Some(random(DType::F16, &[b, len, (h + 2 * n) * s[5]], 1));
+        out.push(Case::new(format!("many tiles, packed {s:?}"), op, vec![x]).within(tolerance(DType::F16)));
+    }
+}
+
 fn rotary(out: &mut Vec<Case>) {
     for d in FLOATS {
         for interleaved in [false, true] {
@@ -265,6 +291,7 @@ pub fn cases() -> Vec<Case> {
     attention(&mut out);
     side_by_side(&mut out);
     tiles(&mut out);
+    many_tiles(&mut out);
     rotary(&mut out);
     cache(&mut out);
     linear(&mut out);
