@@ -131,6 +131,13 @@ typedef struct SinterProfile SinterProfile;
 typedef struct SinterRuntime SinterRuntime;
 
 /**
+ * Times of tactics by problem, for sinter_builder_config_set_timing_cache. The first build that uses a cache binds it to
+ * its device, the driver and the library's version. A build to which every problem is known times nothing, and gives the
+ * same engine again.
+ */
+typedef struct SinterTimingCache SinterTimingCache;
+
+/**
  * Outcome of a call. Zero is success. Numbers are never reused.
  */
 typedef int32_t SinterStatus;
@@ -598,12 +605,70 @@ typedef int32_t SinterBuilderFlag;
  * Products of float32 may use TF32 on a GPU.
  */
 #define SINTER_BUILDER_FLAG_TF32 1
+/**
+ * Times of earlier builds are neither used nor kept.
+ */
+#define SINTER_BUILDER_FLAG_NO_TIMING_CACHE 2
 
 /**
  * Hears how a build goes on: the stage's name (valid during the call) and how much is done, 0 to 1. Returns 1 to go
  * on and 0 to cancel. It is called on the thread that builds and must not use the builder or the config.
  */
 typedef int32_t (*SinterProgressCallback)(void *userdata, const char *stage, float done);
+
+/**
+ * Which entry stays when two timing caches know one problem.
+ */
+typedef int32_t SinterTimingConflict;
+/**
+ * The one that is there.
+ */
+#define SINTER_TIMING_CONFLICT_KEEP 0
+/**
+ * The one that comes.
+ */
+#define SINTER_TIMING_CONFLICT_REPLACE 1
+/**
+ * The one whose time is less.
+ */
+#define SINTER_TIMING_CONFLICT_FASTER 2
+
+/**
+ * Name of a problem in a timing cache: a hash of its operator, types, shapes and the options of the build.
+ */
+typedef struct SinterTimingKey {
+  uint8_t bytes[16];
+} SinterTimingKey;
+
+/**
+ * Memory that a build may be limited in.
+ */
+typedef int32_t SinterMemoryPool;
+/**
+ * Scratch memory of one layer. A kernel that asks for more is not chosen.
+ */
+#define SINTER_MEMORY_POOL_WORKSPACE 0
+
+/**
+ * Where kernels come from.
+ */
+typedef int32_t SinterTacticSource;
+/**
+ * Sinter's own kernels.
+ */
+#define SINTER_TACTIC_SOURCE_KERNELS 0
+/**
+ * The library cuBLASLt, where it is found.
+ */
+#define SINTER_TACTIC_SOURCE_CUBLASLT 1
+/**
+ * Sinter's kernels for the CPU.
+ */
+#define SINTER_TACTIC_SOURCE_CPU 2
+/**
+ * The operators' definitions, computed on the host.
+ */
+#define SINTER_TACTIC_SOURCE_REFERENCE 3
 
 /**
  * What to do with an engine that was planned for another kind of device.
@@ -2276,6 +2341,285 @@ SinterStatus sinter_builder_build_engine(struct SinterBuilder *builder,
                                          const struct SinterNetwork *network,
                                          const struct SinterBuilderConfig *config,
                                          struct SinterEngine **engine_out);
+
+/**
+ * Makes a timing cache from what sinter_timing_cache_serialize gave, or an empty one.
+ *
+ * Params: data (in) may be NULL when size is 0; size (in) bytes, 0 for an empty cache; cache_out (out).
+ * Owns: on success the caller owns the new handle and destroys it; it keeps alive what it was made from.
+ * Result: OK and the handle; on failure the handle output is NULL.
+ * Status: OK, the errors of handles and arguments; PARSE for bytes of another kind; CORRUPT_DATA for damaged ones.
+ * Thread: any, also several at once on one handle.
+ * Stream: puts nothing on a stream; all is done when it returns.
+ */
+SINTER_API SinterStatus sinter_timing_cache_create(const void *data, size_t size, struct SinterTimingCache **cache_out);
+
+/**
+ * Destroys a timing cache.
+ *
+ * Params: cache (in) or NULL, which does nothing.
+ * Owns: the handle is gone; configs that it was given to keep the cache itself.
+ * Result: OK; on failure nothing has changed.
+ * Status: OK; INVALID_ARGUMENT for a wrong or destroyed handle; INVALID_STATE while another call uses it.
+ * Thread: any, one at a time on the receiver.
+ * Stream: puts nothing on a stream; all is done when it returns.
+ */
+SINTER_API SinterStatus sinter_timing_cache_destroy(struct SinterTimingCache *cache);
+
+/**
+ * Everything in a timing cache as bytes. The same content gives the same bytes.
+ *
+ * Params: cache (in); memory_out (out).
+ * Owns: on success the caller owns the new handle and destroys it; it keeps alive what it was made from.
+ * Result: OK and the handle; on failure the handle output is NULL.
+ * Status: OK, the errors of handles and arguments.
+ * Thread: any, also several at once on one handle.
+ * Stream: puts nothing on a stream; all is done when it returns.
+ */
+SINTER_API
+SinterStatus sinter_timing_cache_serialize(const struct SinterTimingCache *cache,
+                                           struct SinterHostMemory **memory_out);
+
+/**
+ * Takes over the entries of another timing cache.
+ *
+ * Params: cache (in/out); other (in) may be the same; conflict (in); ignore_mismatch (in) 1 to take over times of another
+ * device or version, else 0; changed_out (out) number of entries that are new or changed, or NULL.
+ * Owns: nothing changes hands; entries are copied.
+ * Result: OK; on failure no output is written and nothing has changed.
+ * Status: OK, the errors of handles and arguments; VERSION_MISMATCH when the caches are bound to different things.
+ * Thread: any, also several at once on one handle.
+ * Stream: puts nothing on a stream; all is done when it returns.
+ */
+SINTER_API
+SinterStatus sinter_timing_cache_combine(struct SinterTimingCache *cache,
+                                         const struct SinterTimingCache *other,
+                                         SinterTimingConflict conflict,
+                                         int32_t ignore_mismatch,
+                                         size_t *changed_out);
+
+/**
+ * Forgets every entry, and what the cache is bound to.
+ *
+ * Params: cache (in/out).
+ * Owns: nothing changes hands.
+ * Result: OK; on failure nothing has changed.
+ * Status: OK, the errors of handles and arguments.
+ * Thread: any, also several at once on one handle.
+ * Stream: puts nothing on a stream; all is done when it returns.
+ */
+SINTER_API SinterStatus sinter_timing_cache_reset(struct SinterTimingCache *cache);
+
+/**
+ * The keys of all entries, sorted.
+ *
+ * Params: cache (in); keys (out) or NULL, to ask for the number alone; capacity (in) elements of keys, 0 with NULL;
+ * count_out (out) number of entries, or NULL.
+ * Owns: nothing changes hands; the keys are copied.
+ * Result: OK; on failure no output is written and nothing has changed.
+ * Status: OK, the errors of handles and arguments; INVALID_ARGUMENT when there is not room for all.
+ * Thread: any, also several at once on one handle.
+ * Stream: puts nothing on a stream; all is done when it returns.
+ */
+SINTER_API
+SinterStatus sinter_timing_cache_get_keys(const struct SinterTimingCache *cache,
+                                          struct SinterTimingKey *keys,
+                                          size_t capacity,
+                                          size_t *count_out);
+
+/**
+ * The tactic that builds choose for a problem, and its time.
+ *
+ * Params: cache (in); key (in); tactic_out (out) hash of the tactic; milliseconds_out (out).
+ * Owns: nothing changes hands.
+ * Result: OK; on failure no output is written and nothing has changed.
+ * Status: OK, the errors of handles and arguments; NOT_FOUND when there is no such entry.
+ * Thread: any, also several at once on one handle.
+ * Stream: puts nothing on a stream; all is done when it returns.
+ */
+SINTER_API
+SinterStatus sinter_timing_cache_query(const struct SinterTimingCache *cache,
+                                       const struct SinterTimingKey *key,
+                                       uint64_t *tactic_out,
+                                       float *milliseconds_out);
+
+/**
+ * Makes a tactic the choice for a problem; a time that is not a number deletes the entry instead. A build that does not
+ * have the tactic among its candidates times the problem anew.
+ *
+ * Params: cache (in/out); key (in); tactic (in) hash of the tactic, as sinter_timing_cache_query gives it; milliseconds
+ * (in).
+ * Owns: nothing changes hands.
+ * Result: OK; on failure nothing has changed.
+ * Status: OK, the errors of handles and arguments; NOT_FOUND when there is nothing to delete.
+ * Thread: any, also several at once on one handle.
+ * Stream: puts nothing on a stream; all is done when it returns.
+ */
+SINTER_API
+SinterStatus sinter_timing_cache_update(struct SinterTimingCache *cache,
+                                        const struct SinterTimingKey *key,
+                                        uint64_t tactic,
+                                        float milliseconds);
+
+/**
+ * Sets how much of a build's time may go into the choice of kernels. 0 takes the first kernel that fits and times
+ * nothing; 1 and 2 time a few; 3, the default, a list of the most promising; 4 and 5 all of them.
+ *
+ * Params: config (in/out); level (in) 0 to 5; more counts as 5.
+ * Owns: nothing changes hands.
+ * Result: OK; on failure nothing has changed.
+ * Status: OK, the errors of handles and arguments.
+ * Thread: any, one at a time on the receiver.
+ * Stream: puts nothing on a stream; all is done when it returns.
+ */
+SINTER_API SinterStatus sinter_builder_config_set_optimization_level(struct SinterBuilderConfig *config, int32_t level);
+
+/**
+ * The optimization level.
+ *
+ * Params: config (in); level_out (out).
+ * Owns: nothing changes hands.
+ * Result: OK; on failure no output is written and nothing has changed.
+ * Status: OK, the errors of handles and arguments.
+ * Thread: any, also several at once on one handle.
+ * Stream: puts nothing on a stream; all is done when it returns.
+ */
+SINTER_API
+SinterStatus sinter_builder_config_get_optimization_level(const struct SinterBuilderConfig *config,
+                                                          int32_t *level_out);
+
+/**
+ * Sets how often a kernel is timed. Its time is the median of minimum * average measurements, each of many runs.
+ *
+ * Params: config (in/out); minimum (in) at least 1, 1 by default; average (in) at least 1, 4 by default.
+ * Owns: nothing changes hands.
+ * Result: OK; on failure nothing has changed.
+ * Status: OK, the errors of handles and arguments.
+ * Thread: any, one at a time on the receiver.
+ * Stream: puts nothing on a stream; all is done when it returns.
+ */
+SINTER_API
+SinterStatus sinter_builder_config_set_timing_iterations(struct SinterBuilderConfig *config,
+                                                         int32_t minimum,
+                                                         int32_t average);
+
+/**
+ * How often a kernel is timed.
+ *
+ * Params: config (in); minimum_out (out); average_out (out).
+ * Owns: nothing changes hands.
+ * Result: OK; on failure no output is written and nothing has changed.
+ * Status: OK, the errors of handles and arguments.
+ * Thread: any, also several at once on one handle.
+ * Stream: puts nothing on a stream; all is done when it returns.
+ */
+SINTER_API
+SinterStatus sinter_builder_config_get_timing_iterations(const struct SinterBuilderConfig *config,
+                                                         int32_t *minimum_out,
+                                                         int32_t *average_out);
+
+/**
+ * Sets how many threads compile kernels.
+ *
+ * Params: config (in/out); n_threads (in) 0, the default, for as many as there are cores.
+ * Owns: nothing changes hands.
+ * Result: OK; on failure nothing has changed.
+ * Status: OK, the errors of handles and arguments.
+ * Thread: any, one at a time on the receiver.
+ * Stream: puts nothing on a stream; all is done when it returns.
+ */
+SINTER_API SinterStatus sinter_builder_config_set_max_threads(struct SinterBuilderConfig *config, size_t n_threads);
+
+/**
+ * How many threads compile kernels; 0 for as many as there are cores.
+ *
+ * Params: config (in); n_threads_out (out).
+ * Owns: nothing changes hands.
+ * Result: OK; on failure no output is written and nothing has changed.
+ * Status: OK, the errors of handles and arguments.
+ * Thread: any, also several at once on one handle.
+ * Stream: puts nothing on a stream; all is done when it returns.
+ */
+SINTER_API
+SinterStatus sinter_builder_config_get_max_threads(const struct SinterBuilderConfig *config,
+                                                   size_t *n_threads_out);
+
+/**
+ * Limits memory that a build may plan with.
+ *
+ * Params: config (in/out); pool (in); bytes (in) UINT64_MAX, the default, for no limit.
+ * Owns: nothing changes hands.
+ * Result: OK; whether some kernel works within the limit is seen when building.
+ * Status: OK, the errors of handles and arguments.
+ * Thread: any, one at a time on the receiver.
+ * Stream: puts nothing on a stream; all is done when it returns.
+ */
+SINTER_API
+SinterStatus sinter_builder_config_set_memory_pool_limit(struct SinterBuilderConfig *config,
+                                                         SinterMemoryPool pool,
+                                                         uint64_t bytes);
+
+/**
+ * A limit of memory.
+ *
+ * Params: config (in); pool (in); bytes_out (out) UINT64_MAX for no limit.
+ * Owns: nothing changes hands.
+ * Result: OK; on failure no output is written and nothing has changed.
+ * Status: OK, the errors of handles and arguments.
+ * Thread: any, also several at once on one handle.
+ * Stream: puts nothing on a stream; all is done when it returns.
+ */
+SINTER_API
+SinterStatus sinter_builder_config_get_memory_pool_limit(const struct SinterBuilderConfig *config,
+                                                         SinterMemoryPool pool,
+                                                         uint64_t *bytes_out);
+
+/**
+ * Lets kernels of a source be chosen, or leaves them out. All sources are in at first.
+ *
+ * Params: config (in/out); source (in); on (in) 1 or 0.
+ * Owns: nothing changes hands.
+ * Result: OK; on failure nothing has changed.
+ * Status: OK, the errors of handles and arguments.
+ * Thread: any, one at a time on the receiver.
+ * Stream: puts nothing on a stream; all is done when it returns.
+ */
+SINTER_API
+SinterStatus sinter_builder_config_set_tactic_source(struct SinterBuilderConfig *config,
+                                                     SinterTacticSource source,
+                                                     int32_t on);
+
+/**
+ * Asks whether kernels of a source may be chosen.
+ *
+ * Params: config (in); source (in); on_out (out) 1 or 0.
+ * Owns: nothing changes hands.
+ * Result: OK; on failure no output is written and nothing has changed.
+ * Status: OK, the errors of handles and arguments.
+ * Thread: any, also several at once on one handle.
+ * Stream: puts nothing on a stream; all is done when it returns.
+ */
+SINTER_API
+SinterStatus sinter_builder_config_get_tactic_source(const struct SinterBuilderConfig *config,
+                                                     SinterTacticSource source,
+                                                     int32_t *on_out);
+
+/**
+ * Sets the timing cache that builds read and add to. Without one they use a file beside the compiled kernels, unless the
+ * flag NO_TIMING_CACHE is set, which wins over a cache too.
+ *
+ * Params: config (in/out); cache (in) or NULL for the file; ignore_mismatch (in) 1 to believe times of another device,
+ * driver or version, else 0: then a build with such a cache fails with VERSION_MISMATCH.
+ * Owns: nothing changes hands; config and builds share the cache, and the handle may be destroyed before them.
+ * Result: OK; on failure nothing has changed.
+ * Status: OK, the errors of handles and arguments.
+ * Thread: any, one at a time on the receiver.
+ * Stream: puts nothing on a stream; all is done when it returns.
+ */
+SINTER_API
+SinterStatus sinter_builder_config_set_timing_cache(struct SinterBuilderConfig *config,
+                                                    const struct SinterTimingCache *cache,
+                                                    int32_t ignore_mismatch);
 
 /**
  * Makes a runtime for a device.

@@ -4,6 +4,7 @@ mod dynamic;
 mod models;
 mod ops;
 mod passes;
+mod tuning;
 
 #[test]
 fn every_model_agrees_with_its_recorded_outputs_on_the_cpu() {

@@ -146,6 +146,20 @@ fn an_engine_is_saved_loaded_and_still_right() {
     assert!(o.err.contains("[E]") && !o.err.contains("panic"), "{}", o.text());
 }
 
+/// On the CPU nothing is timed: the file is made, and read the next time.
+#[test]
+fn a_timing_cache_file_is_written_and_read_back() {
+    let file = fresh("digits.timing");
+    let options = ["--device=cpu", "--skipInference", "--builderOptimizationLevel=9", "--memPoolSize=workspace:1.5G", "--avgTiming=2"];
+    let cache = arg("--timingCacheFile", &file);
+    let run = || call(&[&[onnx().as_str(), &cache], &options[..]].concat()).must_pass();
+    assert!(run().out.contains("does not exist yet"));
+    assert!(run().out.contains("Loaded 0 entries of timing cache"));
+    std::fs::write(&file, "something else").unwrap();
+    let o = call(&[&[onnx().as_str(), &cache], &options[..]].concat()).must_fail();
+    assert!(o.err.contains("timing cache"), "{}", o.text());
+}
+
 #[test]
 fn shapes_may_change_within_the_range_and_not_beyond() {
     let file = fresh("range.engine");
@@ -272,6 +286,12 @@ fn mistakes_on_the_command_line_get_a_sentence() {
         (&["--onnx=a", "--device=tpu"], "expected cpu, cuda or cuda:N, got \"tpu\""),
         (&["--onnx=a", "--tacticSources=CUBLASLT"], "expected + or -"),
         (&["--onnx=a", "--percentile=101"], "0 to 100"),
+        (&["--onnx=a", "--builderOptimizationLevel=x"], "0 to 5"),
+        (&["--onnx=a", "--memPoolSize=64"], "workspace:SIZE"),
+        (&["--onnx=a", "--memPoolSize=workspace:-1M"], "workspace:SIZE"),
+        (&["--onnx=a", "--avgTiming=0"], "at least 1"),
+        (&["--onnx=a", "--noTimingCache", "--timingCacheFile=f"], "exclude each other"),
+        (&["--loadEngine=a", "--timingCacheFile=f"], "fixed when an engine is built"),
         (&["--onnx=a", "--loadEngine=b"], "exclude each other"),
         (&["--fp16"], "no model"),
         (&["--onnx=/nonexistent/model.onnx", "--device=cpu"], "/nonexistent/model.onnx"),
@@ -291,7 +311,7 @@ fn help_names_every_option_and_every_variable() {
     for name in "onnx loadEngine saveEngine device shapes minShapes optShapes maxShapes fp16 tf32 noTF32 iterations warmUp \
                  duration streams infStreams loadInputs exportOutput dumpOutput dumpProfile exportProfile exportLayerInfo \
                  exportTimes avgRuns percentile verbose useCudaGraph noDataTransfers skipInference tacticSources testData \
-                 rtol atol rms help version"
+                 builderOptimizationLevel avgTiming minTiming memPoolSize maxThreads timingCacheFile noTimingCache rtol atol rms help version"
         .split_whitespace()
     {
         let listed = |l: &str| l.trim_start().strip_prefix("--").is_some_and(|l| l.split(['=', ' ']).next() == Some(name));

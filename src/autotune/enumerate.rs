@@ -3,7 +3,7 @@
 
 use super::cache::{Key, key_of_text};
 use crate::base::dims::Bindings;
-use crate::base::{Error, ErrorCode, Result};
+use crate::base::{Error, ErrorCode, Result, knobs};
 use crate::device::DeviceRef;
 use crate::device::cuda::cublaslt;
 use crate::engine::BuildOptions;
@@ -78,12 +78,13 @@ pub fn groups(graph: &Graph, options: &BuildOptions, opt: &Bindings, device: &De
     let mut excluded: Vec<&str> = e.excluded.iter().copied().collect();
     excluded.sort_unstable();
     let common = format!(
-        "level {} tf32 {} cublaslt {} scratch {} without {}",
+        "level {} tf32 {} cublaslt {} scratch {} without {} overlap {}",
         options.level,
         options.tf32,
         e.tactics.cublaslt,
         options.workspace,
-        excluded.join(",")
+        excluded.join(","),
+        knobs::OVERLAP.get().unwrap_or_default()
     );
     let cold_weights = e.touched > device.props().l2_bytes / 2;
     Ok(Groups { list: e.groups, n_nodes: e.n_nodes, cold_weights, options: common })

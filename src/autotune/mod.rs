@@ -377,7 +377,7 @@ impl<'a> Selector<'a> {
     /// Times the candidates, if there is a choice left and a device to time on.
     fn time(&mut self, groups: &Groups, g: &Group, s: &mut State, timer: &mut Option<Timer<'a>>) -> Result<()> {
         let DeviceRef::Cuda(cuda) = self.device else { return Ok(()) };
-        if s.from_cache || s.open.len() < 2 {
+        if s.from_cache || s.open.len() < 2 || self.options.level == 0 || !can_be_timed(g) {
             return Ok(());
         }
         for spec in s.open.iter().flat_map(|i| &g.candidates[*i].kernels) {
@@ -389,7 +389,14 @@ impl<'a> Selector<'a> {
             none => none.insert(Timer::new(cuda, self.tuning, self.options.level)?),
         };
         let candidates: Vec<&Tactic> = s.open.iter().map(|i| &g.candidates[*i]).collect();
-        let out = timer.time(&g.node, &g.problem, groups.cold_weights, &candidates, &self.kernels, self.options.workspace)?;
+        let limit = self.options.workspace;
+        let out = match timer.time(&g.node, &g.problem, groups.cold_weights, &candidates, &self.kernels, limit) {
+            Err(e) if e.code == ErrorCode::OutOfMemory => {
+                log_warn!("{:?} is not timed, the operator's order decides: {e}", g.node.name);
+                return Ok(());
+            }
+            out => out?,
+        };
         self.n_timed += 1;
         let mut first_error = None;
         let mut least = None;
@@ -404,7 +411,7 @@ impl<'a> Selector<'a> {
         s.timed.sort_by(|a, b| a.1.total_cmp(&b.1));
         match (s.timed.first(), least, first_error) {
             (Some((i, _)), _, _) => s.chosen = *i,
-            (None, Some(n), _) => return Err(too_little_scratch(g, n, self.options.workspace)),
+            (None, Some(n), _) => return Err(too_little_scratch(g, n, limit)),
             // Sizes that are not known yet were guessed, and the guess may be one that cannot be.
             (None, None, Some(e)) if e.code == ErrorCode::InvalidArgument => log_verbose!("{:?}: not timed: {e}", g.node.name),
             (None, None, Some(e)) => return Err(e),

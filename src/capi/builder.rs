@@ -8,6 +8,7 @@ use super::memory::{Bytes, SinterHostMemory};
 use super::network::SinterNetwork;
 use super::profile::SinterProfile;
 use super::status::SinterStatus;
+use crate::autotune::CacheUse;
 use crate::base::Result;
 use crate::builder::{self, BuilderConfig};
 use crate::device::DeviceRef;
@@ -33,8 +34,9 @@ impl Handle for SinterBuilder {
 
 #[derive(Default)]
 pub(super) struct Config {
-    rust: BuilderConfig,
+    pub(super) rust: BuilderConfig,
     progress: Option<(ProgressFn, *mut c_void)>,
+    no_timing_cache: bool,
 }
 
 // SAFETY: the application's pointer is only passed on to its callback, on the thread that builds.
@@ -57,6 +59,8 @@ impl SinterBuilderFlag {
     pub const FP16: Self = Self(0);
     /// Products of float32 may use TF32 on a GPU.
     pub const TF32: Self = Self(1);
+    /// Times of earlier builds are neither used nor kept.
+    pub const NO_TIMING_CACHE: Self = Self(2);
 }
 
 type ProgressFn = unsafe extern "C" fn(userdata: *mut c_void, stage: *const c_char, done: f32) -> i32;
@@ -134,7 +138,7 @@ pub unsafe extern "C" fn sinter_builder_config_get_flag(
     guard("sinter_builder_config_get_flag", || {
         let out = handle::out(on_out, "on_out")?;
         let c = handle::shared(config, "config")?;
-        let mut copy = Config { rust: c.rust.clone(), progress: None };
+        let mut copy = Config { rust: c.rust.clone(), progress: None, no_timing_cache: c.no_timing_cache };
         out.set(*flag_of(&mut copy, flag)? as i32);
         Ok(())
     })
@@ -144,7 +148,8 @@ fn flag_of(c: &mut Config, flag: SinterBuilderFlag) -> Result<&mut bool> {
     match flag {
         SinterBuilderFlag::FP16 => Ok(&mut c.rust.options.fp16),
         SinterBuilderFlag::TF32 => Ok(&mut c.rust.options.tf32),
-        SinterBuilderFlag(n) => Err(err!(InvalidArgument, "builder flag {n} is none of 0 to 1")),
+        SinterBuilderFlag::NO_TIMING_CACHE => Ok(&mut c.no_timing_cache),
+        SinterBuilderFlag(n) => Err(err!(InvalidArgument, "builder flag {n} is none of 0 to 2")),
     }
 }
 
@@ -322,6 +327,10 @@ fn build(
             unsafe { f(userdata, stage.as_ptr(), done) != 0 }
         }
     };
-    let image = builder::build(&net.graph, &c.rust, &device, &mut progress)?;
+    let mut config = c.rust.clone();
+    if c.no_timing_cache {
+        config.tuning.cache = CacheUse::Off;
+    }
+    let image = builder::build(&net.graph, &config, &device, &mut progress)?;
     Ok((image, device.clone()))
 }

@@ -38,10 +38,12 @@ pub mod profile;
 pub mod runtime;
 pub mod status;
 pub mod stream;
+pub mod timing_cache;
+pub mod tuning;
 pub mod version;
 
 /// The files whose public items make the header, in its order.
 pub const HEADER_FILES: &[&str] = &[
     "version", "status", "logger", "memory", "device", "stream", "buffer", "profile", "attributes", "network",
-    "layer_kinds", "layers", "layers_move", "onnx", "builder", "runtime", "engine", "context", "output",
+    "layer_kinds", "layers", "layers_move", "onnx", "builder", "timing_cache", "tuning", "runtime", "engine", "context", "output",
 ];

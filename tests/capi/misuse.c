@@ -4,6 +4,7 @@
  */
 #include <sinter.h>
 
+#include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -106,7 +107,7 @@ static void arguments(void) {
   CHECK(sinter_device_open("cuda:4000", &d) != SINTER_STATUS_OK && strlen(sinter_last_error_message()) > 20);
   EXPECT(SINTER_STATUS_INVALID_ARGUMENT, "severity 77", sinter_logger_set_severity(77));
   EXPECT(SINTER_STATUS_INVALID_ARGUMENT, "copy kind 3", sinter_device_copy(device, &n_checks, &n_checks, 1, 3));
-  EXPECT(SINTER_STATUS_INVALID_ARGUMENT, "builder flag 2", sinter_builder_config_set_flag(config, 2, 1));
+  EXPECT(SINTER_STATUS_INVALID_ARGUMENT, "builder flag 3", sinter_builder_config_set_flag(config, 3, 1));
   EXPECT(SINTER_STATUS_NOT_FOUND, "cudnn5", sinter_builder_config_exclude_tactic_source(config, "cudnn5"));
   SinterTensorId t = 5;
   const int64_t dims[] = {2, 3};
@@ -268,6 +269,94 @@ static void progress(void) {
   OK(sinter_builder_config_set_progress(config, NULL, NULL));
 }
 
+static void tuning(void) {
+  int32_t level = -1, minimum = 0, average = 0, on = -1;
+  size_t n = 9, changed = 9;
+  uint64_t bytes = 0, tactic = 0;
+  float ms = 0.0f;
+  SinterBuilderConfig *c = NULL;
+  OK(sinter_builder_config_create(&c));
+  OK(sinter_builder_config_get_optimization_level(c, &level));
+  CHECK(level == 3);
+  OK(sinter_builder_config_set_optimization_level(c, 77));
+  OK(sinter_builder_config_get_optimization_level(c, &level));
+  CHECK(level == 5);
+  EXPECT(SINTER_STATUS_INVALID_ARGUMENT, "level -1", sinter_builder_config_set_optimization_level(c, -1));
+  OK(sinter_builder_config_set_timing_iterations(c, 2, 7));
+  OK(sinter_builder_config_get_timing_iterations(c, &minimum, &average));
+  CHECK(minimum == 2 && average == 7);
+  EXPECT(SINTER_STATUS_INVALID_ARGUMENT, "at least 1", sinter_builder_config_set_timing_iterations(c, 1, 0));
+  OK(sinter_builder_config_set_max_threads(c, 3));
+  OK(sinter_builder_config_get_max_threads(c, &n));
+  CHECK(n == 3);
+  OK(sinter_builder_config_get_memory_pool_limit(c, SINTER_MEMORY_POOL_WORKSPACE, &bytes));
+  CHECK(bytes == UINT64_MAX);
+  OK(sinter_builder_config_set_memory_pool_limit(c, SINTER_MEMORY_POOL_WORKSPACE, 1 << 20));
+  OK(sinter_builder_config_get_memory_pool_limit(c, SINTER_MEMORY_POOL_WORKSPACE, &bytes));
+  CHECK(bytes == 1 << 20);
+  OK(sinter_builder_config_exclude_tactic_source(c, "cublaslt"));
+  OK(sinter_builder_config_get_tactic_source(c, SINTER_TACTIC_SOURCE_CUBLASLT, &on));
+  CHECK(on == 0);
+  OK(sinter_builder_config_set_tactic_source(c, SINTER_TACTIC_SOURCE_CUBLASLT, 1));
+  OK(sinter_builder_config_set_tactic_source(c, SINTER_TACTIC_SOURCE_REFERENCE, 0));
+  OK(sinter_builder_config_get_tactic_source(c, SINTER_TACTIC_SOURCE_CUBLASLT, &on));
+  CHECK(on == 1);
+  OK(sinter_builder_config_get_tactic_source(c, SINTER_TACTIC_SOURCE_REFERENCE, &on));
+  CHECK(on == 0);
+  EXPECT(SINTER_STATUS_INVALID_ARGUMENT, "tactic source 4", sinter_builder_config_set_tactic_source(c, 4, 1));
+  OK(sinter_builder_config_set_flag(c, SINTER_BUILDER_FLAG_NO_TIMING_CACHE, 1));
+  OK(sinter_builder_config_get_flag(c, SINTER_BUILDER_FLAG_NO_TIMING_CACHE, &on));
+  CHECK(on == 1);
+
+  SinterTimingCache *a = NULL, *b = NULL;
+  SinterTimingKey key = {{1}}, other = {{2}}, found = {{0}};
+  SinterHostMemory *m = NULL;
+  const void *data = NULL;
+  OK(sinter_timing_cache_create(NULL, 0, &a));
+  EXPECT(SINTER_STATUS_NOT_FOUND, "01000000", sinter_timing_cache_query(a, &key, &tactic, &ms));
+  OK(sinter_timing_cache_update(a, &key, 42, 0.5f));
+  OK(sinter_timing_cache_query(a, &key, &tactic, &ms));
+  CHECK(tactic == 42 && ms == 0.5f);
+  EXPECT(SINTER_STATUS_INVALID_ARGUMENT, "-1", sinter_timing_cache_update(a, &key, 42, -1.0f));
+  OK(sinter_timing_cache_serialize(a, &m));
+  OK(sinter_host_memory_get_data(m, &data, &n));
+  OK(sinter_timing_cache_create(data, n, &b));
+  OK(sinter_timing_cache_destroy(b));
+  b = NULL;
+  EXPECT(SINTER_STATUS_CORRUPT_DATA, "checksum", sinter_timing_cache_create(data, n - 1, &b));
+  EXPECT(SINTER_STATUS_PARSE, "no timing cache", sinter_timing_cache_create("0123456789012345678901234", 24, &b));
+  CHECK(b == NULL);
+  OK(sinter_timing_cache_create(data, n, &b));
+  OK(sinter_host_memory_destroy(m));
+  OK(sinter_timing_cache_update(b, &key, 43, 0.25f));
+  OK(sinter_timing_cache_update(b, &other, 44, 1.0f));
+  OK(sinter_timing_cache_combine(a, b, SINTER_TIMING_CONFLICT_KEEP, 0, &changed));
+  CHECK(changed == 1);
+  OK(sinter_timing_cache_query(a, &key, &tactic, &ms));
+  CHECK(tactic == 42);
+  OK(sinter_timing_cache_combine(a, b, SINTER_TIMING_CONFLICT_FASTER, 0, NULL));
+  OK(sinter_timing_cache_query(a, &key, &tactic, &ms));
+  CHECK(tactic == 43);
+  OK(sinter_timing_cache_get_keys(a, NULL, 0, &n));
+  CHECK(n == 2);
+  EXPECT(SINTER_STATUS_INVALID_ARGUMENT, "room for 1", sinter_timing_cache_get_keys(a, &found, 1, &n));
+  OK(sinter_timing_cache_update(a, &key, 0, NAN));
+  EXPECT(SINTER_STATUS_NOT_FOUND, "01000000", sinter_timing_cache_query(a, &key, &tactic, &ms));
+  OK(sinter_timing_cache_get_keys(a, &found, 1, NULL));
+  CHECK(memcmp(&found, &other, sizeof found) == 0);
+  OK(sinter_timing_cache_reset(a));
+  OK(sinter_timing_cache_get_keys(a, NULL, 0, &n));
+  CHECK(n == 0);
+  OK(sinter_builder_config_set_timing_cache(c, b, 0));
+  OK(sinter_timing_cache_destroy(b));
+  OK(sinter_builder_config_set_flag(c, SINTER_BUILDER_FLAG_NO_TIMING_CACHE, 0));
+  OK(sinter_builder_build(builder, network, c, &m)); /* the CPU times nothing, and needs no cache */
+  OK(sinter_host_memory_destroy(m));
+  OK(sinter_builder_config_set_timing_cache(c, NULL, 0));
+  OK(sinter_timing_cache_destroy(a));
+  OK(sinter_builder_config_destroy(c));
+}
+
 typedef struct {
   int n;
   SinterSeverity severity;
@@ -340,6 +429,7 @@ int main(int argc, char **argv) {
     arguments();
     contexts();
     progress();
+    tuning();
     log_and_errors();
   }
   finish();

@@ -5,7 +5,7 @@ use super::header::without_comments;
 use super::tools::header;
 use std::fmt::Write;
 
-const HANDLES: [&str; 11] = [
+const HANDLES: [&str; 12] = [
     "SinterHostMemory",
     "SinterDevice",
     "SinterBuffer",
@@ -14,6 +14,7 @@ const HANDLES: [&str; 11] = [
     "SinterNetwork",
     "SinterBuilderConfig",
     "SinterBuilder",
+    "SinterTimingCache",
     "SinterRuntime",
     "SinterEngine",
     "SinterContext",
@@ -49,6 +50,9 @@ const NULLABLE: &[&str] = &[
     "name@sinter_device_open",
     "name@sinter_network_create",
     "event@sinter_event_destroy",
+    "changed_out",
+    "count_out@sinter_timing_cache_get_keys",
+    "cache@sinter_builder_config_set_timing_cache",
 ];
 
 struct Param {
@@ -251,6 +255,7 @@ static void make(void) {
   must(sinter_network_mark_output(live_SinterNetwork, y, "out"));
   must(sinter_builder_config_create(&live_SinterBuilderConfig));
   must(sinter_builder_create(live_SinterDevice, &live_SinterBuilder));
+  must(sinter_timing_cache_create(NULL, 0, &live_SinterTimingCache));
   must(sinter_runtime_create(live_SinterDevice, &live_SinterRuntime));
   must(sinter_builder_build(live_SinterBuilder, live_SinterNetwork, NULL, &live_SinterHostMemory));
   must(sinter_builder_build_engine(live_SinterBuilder, live_SinterNetwork, NULL, &live_SinterEngine));
@@ -262,6 +267,7 @@ static void destroy(void) {
   must(sinter_engine_destroy(live_SinterEngine));
   must(sinter_host_memory_destroy(live_SinterHostMemory));
   must(sinter_runtime_destroy(live_SinterRuntime));
+  must(sinter_timing_cache_destroy(live_SinterTimingCache));
   must(sinter_builder_destroy(live_SinterBuilder));
   must(sinter_builder_config_destroy(live_SinterBuilderConfig));
   must(sinter_network_destroy(live_SinterNetwork));
@@ -277,6 +283,7 @@ int main(void) {
   dead_SinterDevice = live_SinterDevice, dead_SinterBuffer = live_SinterBuffer, dead_SinterProfile = live_SinterProfile;
   dead_SinterAttributes = live_SinterAttributes, dead_SinterNetwork = live_SinterNetwork;
   dead_SinterBuilderConfig = live_SinterBuilderConfig, dead_SinterBuilder = live_SinterBuilder;
+  dead_SinterTimingCache = live_SinterTimingCache;
   dead_SinterRuntime = live_SinterRuntime, dead_SinterHostMemory = live_SinterHostMemory;
   dead_SinterEngine = live_SinterEngine, dead_SinterContext = live_SinterContext;
   destroy();

@@ -2,6 +2,8 @@
 
 use crate::models::{self, compare};
 use crate::{Gpu, gpu, have_nvrtc};
+use sinter::autotune::CacheUse;
+use sinter::autotune::cache::TimingCache;
 use sinter::base::{DType, Fact, Tensor};
 use sinter::builder::{BuilderConfig, build};
 use sinter::device::{Buffer, CopyKind, Device, DeviceKind, DeviceRef};
@@ -329,4 +331,28 @@ fn branches_side_by_side_give_what_a_row_gives() {
         cx.execute().unwrap();
         compare("y", &download(&device, &memory, &[3, 40, 50]), &want, None).unwrap();
     }
+}
+
+#[test]
+fn with_a_full_timing_cache_nothing_is_timed_and_the_bytes_are_the_same() {
+    let Some(gpu) = gpu() else { return };
+    if !have_nvrtc() {
+        return;
+    }
+    let device = DeviceRef::Cuda(gpu.device.clone());
+    let graph = import_file(&digits().join("digits.onnx")).unwrap();
+    let cache = Arc::new(TimingCache::new());
+    let mut config = BuilderConfig::default();
+    config.tuning.cache = CacheUse::Given { cache: cache.clone(), ignore_mismatch: false };
+    let image = || build(&graph, &config, &device, &mut |_, _| true).unwrap();
+    let first = image();
+    let times = cache.to_bytes();
+    assert!(!cache.is_empty() && !first.plan.as_ref().unwrap().choices.is_empty());
+    for c in &first.plan.as_ref().unwrap().choices {
+        assert!(c.timed.windows(2).all(|w| w[0].1 <= w[1].1), "the fastest is chosen: {c:?}");
+        assert!(c.timed.iter().all(|(_, ms)| *ms > 1e-4 && *ms < 10.0), "{c:?}");
+    }
+    let second = image();
+    assert_eq!(first.to_bytes().unwrap(), second.to_bytes().unwrap());
+    assert_eq!(cache.to_bytes(), times, "nothing was timed again");
 }

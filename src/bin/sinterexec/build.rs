@@ -5,6 +5,8 @@ use crate::options::Options;
 use crate::progress::Progress;
 use crate::shapes;
 use crate::test_data::{self, DataSet};
+use sinter::autotune::cache::TimingCache;
+use sinter::autotune::{CacheUse, Tuning};
 use sinter::base::{Dim, Result, Shape};
 use sinter::base::error::ResultExt;
 use sinter::builder::{self, BuilderConfig};
@@ -86,19 +88,15 @@ fn from_onnx(o: &Options, path: &Path, device: &DeviceRef, sets: &[DataSet]) -> 
     info!("Finished parsing network model. Parse time: {:.4} s", start.elapsed().as_secs_f64());
     let data = sets.iter().map(|s| test_data::input_shapes(s, &graph)).collect::<Result<Vec<_>>>()?;
     let profile = shapes::profile(o, &graph, &data)?;
-    let options = BuildOptions {
-        fp16: o.fp16,
-        tf32: o.tf32,
-        excluded_sources: o.excluded_sources.clone(),
-        ..BuildOptions::default()
-    };
+    let options = build_options(o);
+    let (tuning, cache) = tuning(o)?;
     let precision = match (o.fp16, o.tf32) {
         (true, _) => "f32 and f16",
         (false, true) => "f32, TF32 in products",
         (false, false) => "f32, TF32 off",
     };
     info!("Precision: {precision}; types that the network itself uses stay");
-    let config = BuilderConfig { options, profiles: vec![profile], ..BuilderConfig::default() };
+    let config = BuilderConfig { options, profiles: vec![profile], tuning };
     let start = Instant::now();
     let mut progress = Progress::new();
     let engine = builder::build_engine(&graph, &config, device, &mut |stage, done| {
@@ -107,7 +105,46 @@ fn from_onnx(o: &Options, path: &Path, device: &DeviceRef, sets: &[DataSet]) -> 
     })?;
     drop(progress);
     info!("Engine built in {:.4} s.", start.elapsed().as_secs_f64());
+    if let (Some(path), Some(cache)) = (&o.timing_cache, cache) {
+        cache.write_file(path)?;
+        info!("Timing cache of {} entries saved to {}", cache.len(), path.display());
+    }
     Ok(engine)
+}
+
+fn build_options(o: &Options) -> BuildOptions {
+    let default = BuildOptions::default();
+    BuildOptions {
+        fp16: o.fp16,
+        tf32: o.tf32,
+        excluded_sources: o.excluded_sources.clone(),
+        level: o.level.unwrap_or(default.level),
+        workspace: o.workspace.unwrap_or(default.workspace),
+    }
+}
+
+/// How kernels are chosen, and the cache that came from a file of the user's.
+fn tuning(o: &Options) -> Result<(Tuning, Option<Arc<TimingCache>>)> {
+    let mut t = Tuning::default();
+    t.min_timing = o.min_timing.unwrap_or(t.min_timing);
+    t.avg_timing = o.avg_timing.unwrap_or(t.avg_timing);
+    t.max_threads = o.max_threads.unwrap_or(t.max_threads);
+    if o.no_timing_cache {
+        t.cache = CacheUse::Off;
+    }
+    let Some(path) = &o.timing_cache else { return Ok((t, None)) };
+    let cache = Arc::new(match TimingCache::read_file(path)? {
+        Some(c) => {
+            info!("Loaded {} entries of timing cache from {}", c.len(), path.display());
+            c
+        }
+        None => {
+            info!("Timing cache file {} does not exist yet; it will be written", path.display());
+            TimingCache::new()
+        }
+    });
+    t.cache = CacheUse::Given { cache: cache.clone(), ignore_mismatch: false };
+    Ok((t, Some(cache)))
 }
 
 /// When an engine file was opened.

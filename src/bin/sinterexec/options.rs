@@ -57,6 +57,13 @@ pub const GROUPS: &[(&str, &[Opt])] = &[
             switch("--fp16", "Allow f16 where it is faster (CUDA; the CPU computes in f32)."),
             switch("--tf32", "Allow TF32 in f32 products (CUDA). Off unless given: unlike trtexec, f32 means f32."),
             switch("--noTF32", "Forbid TF32: the default here, accepted for scripts made for trtexec."),
+            with("--builderOptimizationLevel", "N", "0 to 5: how much of the build's time goes into choosing kernels. 0 takes the first that fits, 4 and 5 time all.", "3"),
+            with("--avgTiming", "N", "A kernel's time is the median of N measurements, each of many runs.", "4"),
+            with("--minTiming", "N", "Factor of --avgTiming. (trtexec has none since version 10.)", "1"),
+            value("--memPoolSize", "workspace:SIZE", "Most scratch memory of one layer, in MiB or with B, K, M or G behind it. No other pool exists here."),
+            value("--maxThreads", "N", "Threads that compile kernels; all cores unless given."),
+            value("--timingCacheFile", "FILE", "Read times of kernels from this file, and write it back with those that were measured. Default: a file in the cache folder."),
+            switch("--noTimingCache", "Time every kernel anew and keep nothing."),
             value("--tacticSources", "LIST", "Leave out (-NAME) or keep (+NAME) sources of kernels: KERNELS, CUBLASLT, CPU, REFERENCE. Example: -CUBLASLT"),
             switch("--skipInference", "Stop after building, saving or checking; run no timing."),
         ],
@@ -118,6 +125,14 @@ pub struct Options {
     pub tf32: bool,
     /// Names of sources as the builder knows them.
     pub excluded_sources: Vec<String>,
+    /// What the build is told about the choice of kernels, where something was said.
+    pub level: Option<u8>,
+    pub avg_timing: Option<u32>,
+    pub min_timing: Option<u32>,
+    pub workspace: Option<u64>,
+    pub max_threads: Option<usize>,
+    pub timing_cache: Option<PathBuf>,
+    pub no_timing_cache: bool,
     pub skip_inference: bool,
     pub test_data: Option<PathBuf>,
     pub rtol: Option<f64>,
@@ -161,6 +176,13 @@ impl Default for Options {
             fp16: false,
             tf32: false,
             excluded_sources: Vec::new(),
+            level: None,
+            avg_timing: None,
+            min_timing: None,
+            workspace: None,
+            max_threads: None,
+            timing_cache: None,
+            no_timing_cache: false,
             skip_inference: false,
             test_data: None,
             rtol: None,
@@ -229,6 +251,9 @@ impl Options {
     /// Options that do not go together.
     fn check(&self) -> Result<()> {
         let o = self;
+        if o.no_timing_cache && o.timing_cache.is_some() {
+            bail!(InvalidArgument, "--timingCacheFile and --noTimingCache exclude each other");
+        }
         if o.load_engine.is_none() {
             return Ok(());
         }
@@ -239,6 +264,13 @@ impl Options {
             ("--fp16", o.fp16),
             ("--tf32", o.tf32),
             ("--tacticSources", !o.excluded_sources.is_empty()),
+            ("--builderOptimizationLevel", o.level.is_some()),
+            ("--avgTiming", o.avg_timing.is_some()),
+            ("--minTiming", o.min_timing.is_some()),
+            ("--memPoolSize", o.workspace.is_some()),
+            ("--maxThreads", o.max_threads.is_some()),
+            ("--timingCacheFile", o.timing_cache.is_some()),
+            ("--noTimingCache", o.no_timing_cache),
         ];
         if let Some((name, _)) = build_only.iter().find(|(_, given)| *given) {
             bail!(InvalidArgument, "{name} is fixed when an engine is built; it cannot be changed with --loadEngine");
@@ -264,6 +296,13 @@ fn set(o: &mut Options, name: &str, v: &str) -> Result<()> {
         "--fp16" => o.fp16 = true,
         "--tf32" => o.tf32 = true,
         "--noTF32" => o.tf32 = false,
+        "--builderOptimizationLevel" => o.level = Some(level(v)?),
+        "--avgTiming" => o.avg_timing = Some(count(name, v)?.min(10_000) as u32),
+        "--minTiming" => o.min_timing = Some(count(name, v)?.min(10_000) as u32),
+        "--memPoolSize" => o.workspace = Some(workspace(v)?),
+        "--maxThreads" => o.max_threads = Some(count(name, v)?),
+        "--timingCacheFile" => o.timing_cache = path(),
+        "--noTimingCache" => o.no_timing_cache = true,
         "--tacticSources" => tactic_sources(o, v)?,
         "--skipInference" => o.skip_inference = true,
         "--testData" => o.test_data = path(),
@@ -294,6 +333,31 @@ fn set(o: &mut Options, name: &str, v: &str) -> Result<()> {
 fn count(name: &str, v: &str) -> Result<usize> {
     let n = v.parse().ok().filter(|n| *n >= 1);
     n.ok_or_else(|| err!(InvalidArgument, "option {name}: expected a whole number of at least 1, got {v:?}"))
+}
+
+fn level(v: &str) -> Result<u8> {
+    let n: Option<u32> = v.parse().ok();
+    let n = n.ok_or_else(|| err!(InvalidArgument, "option --builderOptimizationLevel: expected 0 to 5, got {v:?}"))?;
+    Ok(n.min(5) as u8)
+}
+
+/// `workspace:64`, `workspace:64M`, `workspace:1.5G`: bytes.
+fn workspace(v: &str) -> Result<u64> {
+    let wrong = || err!(InvalidArgument, "option --memPoolSize: expected workspace:SIZE, SIZE in MiB or with B, K, M or G, got {v:?}");
+    let size = v.strip_prefix("workspace:").ok_or_else(wrong)?;
+    let (digits, unit) = match size.char_indices().last() {
+        Some((at, c)) if c.is_ascii_alphabetic() => (&size[..at], c.to_ascii_uppercase()),
+        _ => (size, 'M'),
+    };
+    let scale = match unit {
+        'B' => 1.0,
+        'K' => 1024.0,
+        'M' => 1024.0 * 1024.0,
+        'G' => 1024.0 * 1024.0 * 1024.0,
+        _ => return Err(wrong()),
+    };
+    let n: f64 = digits.parse().ok().filter(|n: &f64| *n >= 0.0 && n.is_finite()).ok_or_else(wrong)?;
+    Ok((n * scale) as u64)
 }
 
 fn number(name: &str, v: &str) -> Result<f64> {
