@@ -10,7 +10,8 @@ use sinter::device::{Device, DeviceProps, DeviceRef};
 use sinter::engine::image::KernelImage;
 use sinter::ops::conv::Conv;
 use sinter::ops::matmul::MatMul;
-use sinter::ops::pointwise::Program;
+use sinter::ops::pointwise::{Func, Program};
+use sinter::ops::window::ChannelOrder;
 use sinter::ops::{KernelSpec, Op, Problem, Tactic, TacticOptions, TensorDesc};
 use sinter::runtime::exec::{CudaStep, StepAddresses};
 use sinter::runtime::kernels::LoadedKernels;
@@ -223,24 +224,29 @@ fn every_hopper_tile_agrees_with_the_reference_when_blocks_take_many() {
             }
         }
     }
+    check_hopper_tiles(&gpu, &work, false, 6);
+}
+
+/// Tiles of Hopper's kernels on devices of few and of many multiprocessors, several times each.
+fn check_hopper_tiles(gpu: &Gpu, work: &[Subject], tf32: bool, part: usize) {
     let mut runs = Vec::new();
     for (i, s) in work.iter().enumerate() {
         let p = problem(&s.op, &s.inputs, &[]).unwrap();
-        // The highest level offers every tile; a sixth of them for each product.
-        let opt = TacticOptions { level: 5, ..TacticOptions::default() };
+        // The highest level offers every tile; a part of them for each subject.
+        let opt = TacticOptions { level: 5, tf32, ..TacticOptions::default() };
         let all = s.op.def().cuda_tactics(&p, gpu.device.props(), &opt);
         let hopper: Vec<Tactic> = all.into_iter().filter(|t| t.name.contains("wgmma")).collect();
         assert!(hopper.len() > 30, "{}: {} tiles", s.name, hopper.len());
-        runs.extend(hopper.into_iter().skip(i % 6).step_by(6).map(|t| (i, p.clone(), t)));
+        runs.extend(hopper.into_iter().skip(i % part).step_by(part).map(|t| (i, p.clone(), t)));
     }
-    let (kernels, _) = load(&gpu, runs.iter().flat_map(|(_, _, t)| t.kernels.clone()).collect());
+    let (kernels, _) = load(gpu, runs.iter().flat_map(|(_, _, t)| t.kernels.clone()).collect());
     let wants: Vec<Tensor> = work.iter().map(|s| eval(&s.op, &s.inputs).unwrap().remove(0)).collect();
     for (i, p, t) in &runs {
         let s = &work[*i];
         for n_sm in [1, 3, gpu.device.props().n_sm] {
             let props = DeviceProps { n_sm, ..gpu.device.props().clone() };
             let what = format!("{} by {} on {n_sm}", s.name, t.name);
-            let once = || run_as(&gpu, &props, s, p, t, &kernels).unwrap().remove(0);
+            let once = || run_as(gpu, &props, s, p, t, &kernels).unwrap().remove(0);
             let first = once();
             assert_close(&what, &first, &wants[*i], s.tolerance);
             for _ in 0..4 {
@@ -248,5 +254,34 @@ fn every_hopper_tile_agrees_with_the_reference_when_blocks_take_many() {
             }
         }
     }
-    eprintln!("{} tiles of {} products", runs.len(), work.len());
+    eprintln!("{} tiles of {} subjects", runs.len(), work.len());
+}
+
+#[test]
+fn every_hopper_tile_convolves_as_the_reference_when_blocks_take_many() {
+    let Some(gpu) = gpu() else { return };
+    if !have_nvrtc() || gpu.device.props().sm != 90 {
+        return;
+    }
+    let base = conv::cases()[0].op.clone();
+    let op = |stride: i64, e| Op::from(Conv { order: ChannelOrder::Last, pads: vec![1, 0, 2, 1], strides: vec![stride; 2], epilogue: e, ..base.clone() });
+    let shapes: [([usize; 4], [usize; 4], i64); 3] =
+        [([5, 11, 13, 72], [136, 3, 3, 72], 1), ([7, 15, 14, 24], [264, 2, 3, 24], 2), ([1, 9, 10, 264], [72, 3, 3, 264], 1)];
+    let work = |dtype: DType, tolerance: f64| -> Vec<Subject> {
+        let subject = |(x, w, stride): &([usize; 4], [usize; 4], i64)| {
+            let scale = 1.0 / (w[1..].iter().product::<usize>() as f32).sqrt();
+            let filters: Vec<f32> = random(DType::F32, w, 2).to_f32s().iter().map(|v| v * scale).collect();
+            let mut inputs = vec![Some(random(DType::F32, x, 1)), Some(Tensor::from_slice(w, &filters)), Some(random(DType::F32, &w[..1], 3))];
+            let y = infer(&op(*stride, None), &inputs).unwrap()[0].shape.concrete().unwrap();
+            inputs.push(Some(random(DType::F32, &y, 4)));
+            let add = Program::single(Func::Add, &[dtype, dtype]).unwrap();
+            let inputs = inputs.into_iter().map(|t| t.map(|t| t.cast(dtype))).collect();
+            Subject { name: format!("{x:?} {w:?} {dtype}"), op: op(*stride, Some(add)), inputs, tolerance }
+        };
+        shapes.iter().map(subject).collect()
+    };
+    check_hopper_tiles(&gpu, &work(DType::F16, tolerance(DType::F16)), false, 3);
+    check_hopper_tiles(&gpu, &work(DType::BF16, tolerance(DType::BF16)), false, 3);
+    // Factors of TF32 have 10 bits behind the point, as those of f16.
+    check_hopper_tiles(&gpu, &work(DType::F32, tolerance(DType::F16)), true, 3);
 }
