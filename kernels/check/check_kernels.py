@@ -355,7 +355,7 @@ def test_softmax():
             for vec in vecs:
                 if cols <= 1024:
                     y = empty(rows, cols, dtype=t)
-                    launch("softmax.cu", dict(T_IN=NAME[t], T_OUT=NAME[t], LOG=log, MODE=0, THREADS=128, VEC=vec, MAX_COLS=cdiv(cols, 32 * vec) * 32 * vec), (cdiv(rows, 4),), 128, [x, y, i64(rows), i64(cols), i64(1)])
+                    launch("softmax.cu", dict(T_IN=NAME[t], T_OUT=NAME[t], LOG=log, MODE=0, THREADS=128, VEC=vec, LANES=32, HOLD=cdiv(cols, 32 * vec) * vec), (cdiv(rows, 4),), 128, [x, y, i64(rows), i64(cols), i64(1)])
                     same("softmax warp", y, want, tol, size)
                 y = empty(rows, cols, dtype=t)
                 launch("softmax.cu", dict(T_IN=NAME[t], T_OUT=NAME[t], LOG=log, MODE=1, THREADS=256, VEC=vec), (rows,), 256, [x, y, i64(rows), i64(cols), i64(1)])
@@ -427,8 +427,7 @@ def test_pad():
 def test_concat_fill():
     for u, t in UNITS:
         a, b = ints(5, 3, 7, dtype=t), ints(5, 4, 7, dtype=t); y = empty(5, 7, 7, dtype=t)
-        launch("concat_copy.cu", dict(T_UNIT=u, THREADS=128), (2,), 128, [a, y, i64(5), i64(21), i64(21), i64(49), i64(0), i64(0)])
-        launch("concat_copy.cu", dict(T_UNIT=u, THREADS=128), (2,), 128, [b, y, i64(5), i64(28), i64(28), i64(49), i64(0), i64(21)])
+        launch("concat_rows.cu", dict(T_UNIT=u, THREADS=128), (2, 2), 128, [a, b] + [None] * 6 + [y, i64(5), i64(49), i64s(21, 28, *[0] * 6, 0, 21, *[0] * 6)])
         same("concat", y, torch.cat([a, b], 1))
         for n, off in ((1, 0), (1003, 0), (1003, 1)):
             z = empty(n + 1, dtype=t)
@@ -525,7 +524,7 @@ def speed():
     timed("pointwise flat f16 add 64M (bytes/s)", 6 * n, lambda: flat([a, a], [y], "r0 = a0 + a1;", n, 8))
     timed("pointwise strided f16 (bytes/s)", 4 * n, lambda: launch("pointwise.cu", dict(THREADS=256, VEC=1, MODE=1, RANK=3, INDEX64=0, INNER_MASK=0), (132 * 16,), 256, [a, a, y, shape((256, 512, 512)), strides((512 * 512, 512, 1)) + strides((0, 1, 0))], pointwise_text(["f16"] * 2, ["f16"], "r0 = a0 + a1;")))
     timed("transpose u16 8192x8192 (bytes/s)", 4 * n, lambda: launch("strided_copy.cu", dict(T_UNIT="u16", MODE=1, RANK=2, THREADS=256, INDEX64=0), (256, 256), 256, [a, y, shape((8192, 8192)), strides((1, 8192)), i64(0)]))
-    timed("softmax f16 65536x1024 warp (bytes/s)", 4 * n, lambda: launch("softmax.cu", dict(T_IN="f16", T_OUT="f16", LOG=0, MODE=0, THREADS=128, VEC=8, MAX_COLS=1024), (16384,), 128, [a, y, i64(65536), i64(1024), i64(1)]))
+    timed("softmax f16 65536x1024 warp (bytes/s)", 4 * n, lambda: launch("softmax.cu", dict(T_IN="f16", T_OUT="f16", LOG=0, MODE=0, THREADS=128, VEC=8, LANES=32, HOLD=32), (16384,), 128, [a, y, i64(65536), i64(1024), i64(1)]))
     timed("reduce sum f16 65536x1024 (bytes/s)", 2 * n, lambda: launch("reduce.cu", dict(T_IN="f16", T_OUT="f16", OP=0, LANES=32, THREADS=256, OUT_RANK=1, RED_RANK=1, VEC=8, INDEX64=0), (8192,), 256, [a, y, shape((65536,)), strides((1024,)), shape((1024,)), strides((1,)), i64(65536), i64(1024)]))
     same = keep
     return lines

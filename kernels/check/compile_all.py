@@ -89,7 +89,7 @@ def cases():
     for t in FLOATS:
         for log in (0, 1):
             for vec in (1, 2):
-                yield "softmax.cu", dict(T_IN=t, T_OUT=t, LOG=log, MODE=0, THREADS=128, VEC=vec, MAX_COLS=1024), "", 75
+                yield "softmax.cu", dict(T_IN=t, T_OUT=t, LOG=log, MODE=0, THREADS=128, VEC=vec, LANES=(32, 8)[log], HOLD=32), "", 75
                 yield "softmax.cu", dict(T_IN=t, T_OUT=t, LOG=log, MODE=1, THREADS=256, VEC=vec), "", 75
             yield "softmax.cu", dict(T_IN=t, T_OUT=t, LOG=log, MODE=2, THREADS=256, VEC=1), "", 75
     for u in ("u8", "u16", "u32", "u64", "uint4"):
@@ -98,7 +98,7 @@ def cases():
         for rank in (1, 3, 8):
             yield "strided_copy.cu", dict(T_UNIT=u, MODE=0, RANK=rank, THREADS=256, INDEX64=rank % 2), "", 75
             if rank > 1: yield "strided_copy.cu", dict(T_UNIT=u, MODE=1, RANK=rank, THREADS=256, INDEX64=0), "", 75
-        yield "concat_copy.cu", dict(T_UNIT=u, THREADS=256), "", 75
+        yield "concat_rows.cu", dict(T_UNIT=u, THREADS=256), "", 75
         if u != "uint4":
             for mode in range(4):
                 yield "pad.cu", dict(T_UNIT=u, MODE=mode, RANK=(1, 4, 8)[mode % 3], THREADS=256, INDEX64=0), "", 75
