@@ -201,10 +201,22 @@ impl Config {
         (dev.n_sm.max(1) as i64 * self.blocks / self.cluster).max(1).min(tiles) * self.cluster
     }
 
+    /// Blocks of clusters that run at the same time: a cluster lies inside of one part of the chip, whose number of
+    /// multiprocessors it need not divide (on an H200 clusters of four left more than four multiprocessors idle).
+    fn at_once(&self, dev: &DeviceProps) -> f64 {
+        let share = match self.cluster * self.split {
+            1 => 1.0,
+            2..4 => 0.98,
+            4..8 => 0.9,
+            _ => 0.8,
+        };
+        (dev.n_sm.max(1) as f64 * share).floor().max(1.0)
+    }
+
     /// Time in microseconds by the fitted model. Its clocks are those of a 128-byte step along k, of the tensor cores and
     /// of loads from the second-level cache, and of storing a tile.
     pub fn micros(&self, s: &Sizes, dev: &DeviceProps) -> f64 {
-        let sms = dev.n_sm.max(1) as f64;
+        let sms = if self.split > 1 || self.cluster > 2 { self.at_once(dev) } else { dev.n_sm.max(1) as f64 };
         let (m, n) = (self.m as f64, self.n as f64);
         let (blocks, split) = (self.blocks as f64, self.split as f64);
         let (tiles_m, tiles_n) = self.tiles(s);
@@ -212,7 +224,9 @@ impl Config {
         let rounds = (units / (sms * blocks)).ceil();
         let live = blocks.min((units / sms).ceil());
         let k_blocks = self.k as f64;
-        let narrow = if self.rows() == 64 { 0.316 * 64.0 / n } else { 0.0 };
+        // One warpgroup of 64 rows waits; of two that share a tile one multiplies meanwhile.
+        let waits = self.rows() == 64 && (self.groups != 2 || self.pingpong);
+        let narrow = if waits { 0.316 * 64.0 / n } else { 0.0 };
         // Three warpgroups, large tiles and taking turns hide what one of 64 rows waits for.
         let hidden = match (self.groups, self.m * self.n) {
             (3.., _) => 0.8,
@@ -235,11 +249,13 @@ impl Config {
         // Blocks that share a tile do not go on to another: each round is as good as a launch.
         let splitting = if self.split > 1 { 0.86 + 0.13 * split + 2.4 * (rounds - 1.0) } else { 0.0 };
         let sharing = if self.cluster > 1 { 0.04 } else { 0.0 };
+        // Long steps pay for narrow tiles only.
+        let long = if self.k == 1 { 0.0 } else if self.n <= 64 { -0.05 } else { 0.1 };
         // Blocks that share a multiprocessor have few stages, which is of no use where each has one of its own.
         let alone = if blocks > live { 0.1 } else { 0.0 };
         // Where memory is the limit, what keeps the multiprocessors less busy comes first.
         let busy = clocks / 1750.0;
-        busy.max(s.bytes / 3.63e6) + 2.4 + splitting + sharing + alone + 0.05 * busy
+        busy.max(s.bytes / 3.63e6) + 2.4 + splitting + sharing + long + alone + 0.05 * busy
     }
 
     /// Defines of the tile.
@@ -266,7 +282,7 @@ pub(crate) fn ranked(s: &Sizes, fits: impl Fn(&Config) -> bool, dev: &DeviceProp
     let splits = |c: &Config| {
         let (m, n) = c.tiles(s);
         let blocks = (m as f64) * (n * s.batch * c.split) as f64;
-        c.split == 1 || (s.steps >= 2 * c.split * c.k && blocks <= 1.25 * dev.n_sm.max(1) as f64)
+        c.split == 1 || (s.steps >= 2 * c.split * c.k && blocks <= c.at_once(dev))
     };
     let mut all: Vec<(f64, Config)> =
         CONFIGS.iter().filter(|c| fits(c) && (opt.level > 3 || splits(c))).map(|c| (c.micros(s, dev), *c)).collect();
@@ -280,8 +296,9 @@ pub(crate) fn ranked(s: &Sizes, fits: impl Fn(&Config) -> bool, dev: &DeviceProp
         _ => usize::MAX,
     };
     let best = all.first().map_or(0.0, |(t, _)| *t);
-    // Clusters, registers and blocks beside each other change a tile's time by little: one of each tile is on a short list.
-    let kind = |c: &Config| (c.m, c.n, c.k, c.split, c.pingpong);
+    // Longer steps, clusters, registers and blocks beside each other change a tile's time by little: one of each tile is on a
+    // short list.
+    let kind = |c: &Config| (c.m, c.n, c.split, c.pingpong);
     let mut list: Vec<(f64, Config)> = Vec::new();
     let mut rest = Vec::new();
     for (t, c) in all {

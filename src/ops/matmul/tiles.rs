@@ -85,6 +85,8 @@ pub(super) const SKINNY_TILES: &[Tile] = &[
 ];
 /// Rows up to which these are worth a try.
 const SKINNY_ROWS: i64 = 32;
+/// Elements of weights from which on memory is the limit.
+const LARGE_WEIGHTS: i64 = 1 << 22;
 /// Tiles for few rows that are offered.
 const SKINNY_OFFERED: usize = 3;
 
@@ -95,7 +97,10 @@ pub(super) fn skinny_tiles(g: &DeviceGemm, dev: &DeviceProps) -> Vec<Tile> {
         return Vec::new();
     }
     let rows = [8, 16, 32].into_iter().find(|r| g.m <= *r).unwrap_or(SKINNY_ROWS);
-    let fits = |t: &&Tile| t.m == rows && (g.trans_b || t.n >= 16) && (t.x <= 8 || 32 * t.x <= g.k);
+    // Where reading weights is what takes the time, small blocks keep more loads under way.
+    let is_large = g.n.saturating_mul(g.k) > LARGE_WEIGHTS;
+    let most_warps = if is_large { 8 } else { (g.k / 32).max(8) };
+    let fits = |t: &&Tile| t.m == rows && (g.trans_b || t.n >= 16) && t.x <= most_warps;
     let mut list: Vec<Tile> = SKINNY_TILES.iter().filter(fits).copied().collect();
     // Rounds of blocks over the chip (2048 threads on a multiprocessor), each as long as its steps along k and the sum over
     // warps at the end; wide blocks read more in a step.
@@ -103,7 +108,7 @@ pub(super) fn skinny_tiles(g: &DeviceGemm, dev: &DeviceProps) -> Vec<Tile> {
         let at_once = (dev.n_sm.max(1) as i64 * (2048 / t.threads()).min(8)) as f64;
         let rounds = (t.tiles(g) as f64 / at_once).ceil();
         let steps = (g.k as f64 / (32 * t.x) as f64).ceil();
-        rounds * (6.0 + 0.15 * t.x as f64 + steps * (1.0 + t.n as f64 / 16.0))
+        rounds * (6.0 + 0.3 * t.x as f64 + steps * (1.0 + t.n as f64 / 16.0))
     };
     list.sort_by(|a, b| cost(a).total_cmp(&cost(b)));
     list.truncate(SKINNY_OFFERED);
