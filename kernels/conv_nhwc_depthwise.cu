@@ -8,7 +8,7 @@
 //          HAS_BIAS, EPILOGUE {0,1}
 // Requires c % VEC == 0, addresses multiples of VEC elements · items of params below 2^31 (host checks)
 // Launch   grid = (ceil(c/VEC/LANES), min(ceil(items/(THREADS/LANES)), 65535)) · block = THREADS · smem = 0
-// Shared   w transposed to [tap, channel]
+// Shared   w in float, transposed to [tap, channel]
 // Numerics FMA in float, r, s in order: deterministic; class rel(2e-3) f16
 #if !defined(T_IN) || !defined(T_OUT)
 #error "T_IN or T_OUT is not defined"
@@ -54,15 +54,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
 KERNEL_NAME(const T_IN* x, const T_IN* w, const T_BIAS* bias, T_OUT* y, const DepthwiseParams params, const void* e0,
             const void* e1, const void* e2, const void* e3, const EpilogueStrides epi)
 {
-    __shared__ __attribute__((aligned(16))) T_IN s_w[TAPS * CHANNELS];
-    griddepcontrol_launch_dependents();
+    __shared__ __attribute__((aligned(16))) float s_w[TAPS * CHANNELS];
 #if !CONST_W
     griddepcontrol_wait();
 #endif
     const i32 first = blockIdx.x * CHANNELS;
     for (int i = threadIdx.x; i < TAPS * CHANNELS; i += THREADS) {
         const int c = i / TAPS;
-        if (first + c < params.c) s_w[i % TAPS * CHANNELS + c] = w[(i64)first * TAPS + i];
+        if (first + c < params.c) s_w[i % TAPS * CHANNELS + c] = to_acc<float>(w[(i64)first * TAPS + i]);
     }
 #if CONST_W
     griddepcontrol_wait();
@@ -72,7 +71,7 @@ KERNEL_NAME(const T_IN* x, const T_IN* w, const T_BIAS* bias, T_OUT* y, const De
     const int lane = threadIdx.x % LANES, place = threadIdx.x / LANES;
     const i32 channel = first + lane * VEC;
     if (channel >= params.c || place >= PIXELS) return;
-    const T_IN* s_mine = s_w + lane * VEC;
+    const float* s_mine = s_w + lane * VEC;
     const Epilogue epilogue_of{{e0, e1, e2, e3}, epi};
     float b[VEC];
     bias_channels(b, bias, channel);
@@ -97,26 +96,35 @@ KERNEL_NAME(const T_IN* x, const T_IN* w, const T_BIAS* bias, T_OUT* y, const De
             const i32 h = h0 + row * DIL_H;
             const bool row_inside = (u32)h < (u32)params.h;
             const T_IN* g_row = g_column + (i64)h * params.w * params.c;
-            T_IN in[WINDOW][VEC];
+            Channels<VEC, T_IN> in[WINDOW];
 #pragma unroll
             for (int j = 0; j < WINDOW; j++) {
-#pragma unroll
-                for (int i = 0; i < VEC; i++) in[j][i] = T_IN{};
-                if (row_inside && (u32)(w0 + j) < (u32)params.w) load_vec(in[j], g_row + j * params.c);
+                in[j].clear();
+                if (row_inside && (u32)(w0 + j) < (u32)params.w) in[j].load(g_row + j * params.c);
             }
+            float f[ROWS][FILTER_W][VEC];
 #pragma unroll
             for (int o = 0; o < ROWS; o++) {
                 const int r = row - o * STRIDE_H;
                 if (r < 0 || r >= FILTER_H) continue;
 #pragma unroll
-                for (int s = 0; s < FILTER_W; s++) {
-                    T_IN f[VEC];
-                    load_vec(f, s_mine + (r * FILTER_W + s) * CHANNELS);
+                for (int s = 0; s < FILTER_W; s++) load_vec(f[o][s], s_mine + (r * FILTER_W + s) * CHANNELS);
+            }
 #pragma unroll
-                    for (int v = 0; v < COLUMNS; v++)
+            for (int j = 0; j < WINDOW; j++) {
+                float v[VEC];
+                in[j].unpack(v);
 #pragma unroll
-                        for (int i = 0; i < VEC; i++)
-                            acc[o][v][i] += to_acc<float>(f[i]) * to_acc<float>(in[v * STRIDE_W + s * DIL_W][i]);
+                for (int o = 0; o < ROWS; o++) {
+                    const int r = row - o * STRIDE_H;
+                    if (r < 0 || r >= FILTER_H) continue;
+#pragma unroll
+                    for (int s = 0; s < FILTER_W; s++) {
+                        const int from = j - s * DIL_W, column = from / STRIDE_W;
+                        if (from < 0 || from % STRIDE_W != 0 || column >= COLUMNS) continue;
+#pragma unroll
+                        for (int i = 0; i < VEC; i++) acc[o][column][i] += f[o][s][i] * v[i];
+                    }
                 }
             }
         }
@@ -127,11 +135,13 @@ KERNEL_NAME(const T_IN* x, const T_IN* w, const T_BIAS* bias, T_OUT* y, const De
             for (int s = 0; s < FILTER_W; s++) {
                 const i32 column = w0 + s * DIL_W;
                 if ((u32)column >= (u32)params.w) continue;
-                T_IN f[VEC], in[VEC];
+                float f[VEC], v[VEC];
+                Channels<VEC, T_IN> in;
                 load_vec(f, s_mine + (r * FILTER_W + s) * CHANNELS);
-                load_vec(in, g_x + ((i64)h * params.w + column) * params.c);
+                in.load(g_x + ((i64)h * params.w + column) * params.c);
+                in.unpack(v);
 #pragma unroll
-                for (int i = 0; i < VEC; i++) acc[0][0][i] += to_acc<float>(f[i]) * to_acc<float>(in[i]);
+                for (int i = 0; i < VEC; i++) acc[0][0][i] += f[i] * v[i];
             }
         }
 #endif

@@ -57,6 +57,7 @@ typedef float ACC;
 #define HOLD_B (K_STEPS * WARP_N / 4 <= 96)
 
 static_assert(TAP_PITCH % 2 == 0 && BLOCK_N % WARP_N == 0 && WARP_N % 16 == 0 && WARPS % WARPS_N == 0, "whole fragments");
+static_assert(TILE_Q % FRAGMENTS == 0 || FRAGMENTS % TILE_Q == 0, "a round is whole rows or within one");
 static_assert(SEGMENTS % (WARPS_M * FRAGMENTS) == 0, "a warp takes whole rounds of fragments");
 static_assert(WARP_N % VEC_Y == 0 && THREADS <= 1024, "whole stores");
 
@@ -121,13 +122,11 @@ KERNEL_NAME(const T_IN* x, const T_IN* w, const T_BIAS* bias, T_OUT* y, const Fi
     extern __shared__ uint4 s_bytes[];
     T_IN* s_w = (T_IN*)s_bytes;
     T_IN* s_x = s_w + BLOCK_N * W_PITCH;
-    constexpr int PITCH = WARP_N + 8;
-    float* s_out = (float*)(s_x + 2 * TILE_ELEMENTS) + threadIdx.x / 32 * 16 * PITCH;
+    float* s_out = (float*)(s_x + 2 * TILE_ELEMENTS) + threadIdx.x / 32 * 16 * (WARP_N + 8);
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int warp_n = warp % WARPS_N * WARP_N, warp_m = warp / WARPS_N;
     const i32 n0 = blockIdx.y * BLOCK_N;
 
-    griddepcontrol_launch_dependents();
 #if !CONST_W
     griddepcontrol_wait();
 #endif
@@ -165,19 +164,30 @@ KERNEL_NAME(const T_IN* x, const T_IN* w, const T_BIAS* bias, T_OUT* y, const Fi
     if (tile >= params.tiles) return;
     load_tile(s_x, x, Tile::of(tile, params), params, whole_pieces);
 
-    // Where a lane's two pairs of each step begin in the input tile.
-    int offset[K_STEPS][2];
+    // Where a lane's two pairs of each step begin in the input tile. Where a row of taps is whole groups of 8, all lanes read one
+    // row, and the compiler sees which words rows of pixels share.
+    auto row_at = [&](int row) {
+        // Past the end the filters are zero: any row serves.
+        if (row >= FILTER_ROWS) row = 0;
+        return (row / FILTER_H * INPUT_H + row % FILTER_H * DIL_H) * INPUT_PITCH;
+    };
+    const int pair = lane % 4 * 2;
+#if TAP_PITCH % 8 == 0
+    auto offset = [&](int k, int half) { return row_at((k * 16 + half * 8) / TAP_PITCH) + (k * 16 + half * 8) % TAP_PITCH; };
+    const int first_column = params.shift - params.lead + lane / 4 * STRIDE_W + pair;
+#else
+    int offsets[K_STEPS][2];
 #pragma unroll
     for (int k = 0; k < K_STEPS; k++) {
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            const int kk = k * 16 + half * 8 + lane % 4 * 2;
-            // Past the end the filters are zero: any row serves.
-            const int row = kk / TAP_PITCH < FILTER_ROWS ? kk / TAP_PITCH : 0;
-            offset[k][half] = (row / FILTER_H * INPUT_H + row % FILTER_H * DIL_H) * INPUT_PITCH + kk % TAP_PITCH;
+            const int kk = k * 16 + half * 8 + pair;
+            offsets[k][half] = row_at(kk / TAP_PITCH) + kk % TAP_PITCH;
         }
     }
+    auto offset = [&](int k, int half) { return offsets[k][half]; };
     const int first_column = params.shift - params.lead + lane / 4 * STRIDE_W;
+#endif
 
 #if HOLD_B
     u32 held[K_STEPS][WARP_N / 16][4];
@@ -188,8 +198,13 @@ KERNEL_NAME(const T_IN* x, const T_IN* w, const T_BIAS* bias, T_OUT* y, const Fi
         for (int j = 0; j < WARP_N / 16; j++) load_fragment_b<true>(held[k][j], s_w, W_PITCH, warp_n + j * 16, k * 16, lane);
 #endif
 
+    // From the first segment of a round to segment f: a round lies in whole rows or within one.
+    auto next_segment = [&](int f) {
+        return f / TILE_Q * STRIDE_H * INPUT_PITCH + f % TILE_Q * 16 * STRIDE_W;
+    };
     const Epilogue epilogue_of{{e0, e1, e2, e3}, epi};
-    constexpr int GROUPS = WARP_N / VEC_Y;  // stores along the channels of a pixel
+    float b[WARP_N / 8][2];
+    bias_fragment(b, bias, n0 + warp_n, params.m);
     for (int stage = 0; tile < params.tiles; tile += gridDim.x, stage ^= 1) {
         const Tile at = Tile::of(tile, params);
         cp_async_wait_group<0>();
@@ -208,12 +223,7 @@ KERNEL_NAME(const T_IN* x, const T_IN* w, const T_BIAS* bias, T_OUT* y, const Fi
                 for (int j = 0; j < WARP_N / 8; j++)
 #pragma unroll
                     for (int v = 0; v < 4; v++) acc[f][j][v] = 0;
-            const T_IN* s_pixel[FRAGMENTS];
-#pragma unroll
-            for (int f = 0; f < FRAGMENTS; f++) {
-                const int segment = segment0 + f;
-                s_pixel[f] = s_tile + segment / TILE_Q * STRIDE_H * INPUT_PITCH + segment % TILE_Q * 16 * STRIDE_W + first_column;
-            }
+            const T_IN* s_first = s_tile + segment0 / TILE_Q * STRIDE_H * INPUT_PITCH + segment0 % TILE_Q * 16 * STRIDE_W + first_column;
 #pragma unroll
             for (int k = 0; k < K_STEPS; k++) {
                 u32 fb[WARP_N / 16][4];
@@ -230,36 +240,24 @@ KERNEL_NAME(const T_IN* x, const T_IN* w, const T_BIAS* bias, T_OUT* y, const Fi
                 for (int f = 0; f < FRAGMENTS; f++) {
                     u32 fa[4];
 #pragma unroll
-                    for (int v = 0; v < 4; v++) fa[v] = pair_at(s_pixel[f] + offset[k][v / 2] + v % 2 * 8 * STRIDE_W);
+                    for (int v = 0; v < 4; v++) fa[v] = pair_at(s_first + next_segment(f) + offset(k, v / 2) + v % 2 * 8 * STRIDE_W);
 #pragma unroll
                     for (int j = 0; j < WARP_N / 8; j++) mma<T_IN>(acc[f][j], fa, fb[j / 2][j % 2 * 2], fb[j / 2][j % 2 * 2 + 1]);
                 }
             }
 #pragma unroll
             for (int f = 0; f < FRAGMENTS; f++) {
-                __syncwarp();
-#pragma unroll
-                for (int j = 0; j < WARP_N / 8; j++)
-#pragma unroll
-                    for (int v = 0; v < 4; v += 2)
-                        *(float2*)(s_out + (lane / 4 + v / 2 * 8) * PITCH + j * 8 + lane % 4 * 2) = make_float2(acc[f][j][v], acc[f][j][v + 1]);
-                __syncwarp();
                 const int segment = segment0 + f;
                 const i32 p_at = at.p0 + segment / TILE_Q, q_at = at.q0 + segment % TILE_Q * 16;
-                if (p_at >= params.p) continue;
-                for (int i = lane; i < 16 * GROUPS; i += 32) {
-                    const int row = i / GROUPS, in = i % GROUPS * VEC_Y;
-                    const i32 channel = n0 + warp_n + in;
-                    if (q_at + row >= params.q || channel >= params.m) continue;
-                    float v[VEC_Y], b[VEC_Y];
-                    load_vec(v, (const float*)(s_out + row * PITCH + in));
-                    bias_channels(b, bias, channel);
-#pragma unroll
-                    for (int c = 0; c < VEC_Y; c++) v[c] += b[c];
-                    const i32 pixel = p_at * params.q + q_at + row;
-                    apply_channels(v, epilogue_of, at.image, channel, pixel);
-                    store_channels(y + ((i64)at.image * params.p * params.q + pixel) * params.m + channel, v);
-                }
+                store_fragments<VEC_Y>(s_out, acc[f], b, epilogue_of, y, [&](int row, int column) {
+                    Place r;
+                    r.image = at.image;
+                    r.channel = n0 + warp_n + column;
+                    r.pixel = p_at * params.q + q_at + row;
+                    r.inside = p_at < params.p && q_at + row < params.q && r.channel < params.m;
+                    r.offset = ((i64)at.image * params.p * params.q + r.pixel) * params.m + r.channel;
+                    return r;
+                });
             }
         }
     }

@@ -112,7 +112,6 @@ KERNEL_NAME(const T_IN* x, const T_IN* w, const T_BIAS* bias, T_OUT* y, const Mm
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int warp_m = warp / WARPS_N * WARP_M, warp_n = warp % WARPS_N * WARP_N;
 
-    griddepcontrol_launch_dependents();
     i32 m_block, group, n0;
     {
         const i32 rest = (i32)divide(blockIdx.x, params.by_blocks_n);
@@ -203,12 +202,6 @@ KERNEL_NAME(const T_IN* x, const T_IN* w, const T_BIAS* bias, T_OUT* y, const Mm
     for (i32 step = 0, stage = 0; step < steps; step++, stage = stage + 1 == STAGES ? 0 : stage + 1) {
         cp_async_wait_group<STAGES - 2>();
         __syncthreads();  // this stage is complete, and all have read the one before, which is filled next
-        if (step + STAGES - 1 < steps) {
-            const int next = stage == 0 ? STAGES - 1 : stage - 1;
-            load_b(step + STAGES - 1, next);
-            load_a(step + STAGES - 1, next);
-        }
-        cp_async_commit_group();
         const T_IN* s_a = s_tiles + stage * STAGE_ELEMENTS;
         const T_IN* s_b = s_a + BLOCK_M * PITCH;
 #pragma unroll
@@ -224,35 +217,34 @@ KERNEL_NAME(const T_IN* x, const T_IN* w, const T_BIAS* bias, T_OUT* y, const Mm
                 for (int j = 0; j < WARP_N / 8; j++)
                     mma<T_IN>(acc[i][j], fa[i], fb[j / 2][j % 2 * 2], fb[j / 2][j % 2 * 2 + 1]);
         }
+        // Behind the products: what these addresses take is computed while they run.
+        if (step + STAGES - 1 < steps) {
+            const int next = stage == 0 ? STAGES - 1 : stage - 1;
+            load_b(step + STAGES - 1, next);
+            load_a(step + STAGES - 1, next);
+        }
+        cp_async_commit_group();
     }
     cp_async_wait_group<0>();
     __syncthreads();  // the ring has been read: results go over it
 
-    constexpr int ACROSS = WARP_N / VEC_Y;  // stores along the channels of a pixel
     const Epilogue epilogue_of{{e0, e1, e2, e3}, epi};
     float* s_out = (float*)s_bytes + warp * 16 * OUT_PITCH;
     y += (i64)blockIdx.y * params.pixels * params.m;
+    float b[WARP_N / 8][2];
+    const i32 first = group * params.m_group;
+    bias_fragment(b, bias, first + n0 + warp_n, params.m);
 #pragma unroll
     for (int i = 0; i < WARP_M / 16; i++) {
-        __syncwarp();
-#pragma unroll
-        for (int j = 0; j < WARP_N / 8; j++)
-#pragma unroll
-            for (int v = 0; v < 4; v += 2)
-                *(float2*)(s_out + (lane / 4 + v / 2 * 8) * OUT_PITCH + j * 8 + lane % 4 * 2) = make_float2(acc[i][j][v], acc[i][j][v + 1]);
-        __syncwarp();
-        for (int at = lane; at < 16 * ACROSS; at += 32) {
-            const int row = at / ACROSS, in = at % ACROSS * VEC_Y;
-            const i32 flat = m0 + warp_m + i * 16 + row, in_group = n0 + warp_n + in, channel = group * params.m_group + in_group;
-            if (flat >= params.pixels || in_group >= params.m_group) continue;
-            float v[VEC_Y], b[VEC_Y];
-            load_vec(v, (const float*)(s_out + row * OUT_PITCH + in));
-            bias_channels(b, bias, channel);
-#pragma unroll
-            for (int c = 0; c < VEC_Y; c++) v[c] += b[c];
-            const i32 image = (i32)divide(flat, params.by_pq), pixel = flat - image * params.p * params.q;
-            apply_channels(v, epilogue_of, image, channel, pixel);
-            store_channels(y + (i64)flat * params.m + channel, v);
-        }
+        store_fragments<VEC_Y>(s_out, acc[i], b, epilogue_of, y, [&](int row, int column) {
+            const i32 flat = m0 + warp_m + i * 16 + row, in_group = n0 + warp_n + column;
+            Place r;
+            r.image = (i32)divide(flat, params.by_pq);
+            r.pixel = flat - r.image * params.p * params.q;
+            r.channel = first + in_group;
+            r.inside = flat < params.pixels && in_group < params.m_group;
+            r.offset = (i64)flat * params.m + r.channel;
+            return r;
+        });
     }
 }

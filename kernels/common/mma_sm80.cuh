@@ -31,3 +31,8 @@ template <bool TRANS, class T> DEVICE void load_fragment_b(u32 (&r)[4], const T*
 DEVICE void mma_as(Tag<f16>, float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) { mma_m16n8k16_f16(d, a, b0, b1); }
 DEVICE void mma_as(Tag<bf16>, float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) { mma_m16n8k16_bf16(d, a, b0, b1); }
 template <class T> DEVICE void mma(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) { mma_as(Tag<T>(), d, a, b0, b1); }
+
+// The same over 8 along k: registers 0, 1 of fragment a and one of b.
+DEVICE void mma_8_as(Tag<f16>, float (&d)[4], u32 a0, u32 a1, u32 b0) { mma_m16n8k8_f16(d, a0, a1, b0); }
+DEVICE void mma_8_as(Tag<bf16>, float (&d)[4], u32 a0, u32 a1, u32 b0) { mma_m16n8k8_bf16(d, a0, a1, b0); }
+template <class T> DEVICE void mma_8(float (&d)[4], u32 a0, u32 a1, u32 b0) { mma_8_as(Tag<T>(), d, a0, a1, b0); }

@@ -103,6 +103,7 @@ fn struct_bytes(name: &str) -> usize {
         "DepthwiseParams" => 14 * 4,
         "FirstParams" => 17 * 4,
         "MmaParams" => 39 * 4,
+        "PatchParams" => 20 * 4,
         "PoolParams" => 23 * 8,
         "PoolNhwcParams" => 24 * 8,
         "EpilogueStrides" => 20 * 8,
@@ -414,7 +415,7 @@ fn kernels_compile() {
         }
         files.insert(file);
     }
-    for file in ["gemm_simt.cu", "gemm_mma_sm80.cu", "gemm_wgmma_sm90.cu", "gemm_skinny_sm80.cu", "conv_igemm_simt.cu", "conv_igemm_mma_sm80.cu", "conv_depthwise.cu", "conv_direct.cu", "conv_nhwc_depthwise.cu", "conv_nhwc_first.cu", "conv_nhwc_mma.cu", "conv_transpose.cu", "pool.cu", "pool_nhwc.cu"] {
+    for file in ["gemm_simt.cu", "gemm_mma_sm80.cu", "gemm_wgmma_sm90.cu", "gemm_skinny_sm80.cu", "conv_igemm_simt.cu", "conv_igemm_mma_sm80.cu", "conv_depthwise.cu", "conv_direct.cu", "conv_nhwc_depthwise.cu", "conv_nhwc_depthwise_mma.cu", "conv_nhwc_first.cu", "conv_nhwc_mma.cu", "conv_patches.cu", "conv_transpose.cu", "pool.cu", "pool_nhwc.cu"] {
         assert!(files.contains(file), "{file} was not compiled");
     }
 }

@@ -32,13 +32,15 @@ impl Memory<'_> {
         let d = |name: &str| define(spec, name);
         let mut splits = 1;
         let conv = match spec.file.as_str() {
-            "conv_nhwc_depthwise.cu" => {
+            "conv_nhwc_depthwise.cu" | "conv_nhwc_depthwise_mma.cu" => {
                 let [h, w, c, p, q, pad_h, pad_w, items, per_image, across] = v[..10].try_into().unwrap();
                 magics(10, &[per_image, across]);
                 assert_eq!([per_image, across], [up(p, d("ROWS")) * up(q, d("COLUMNS")), up(q, d("COLUMNS"))]);
-                assert_eq!([items % per_image, c % d("VEC")], [0, 0]);
-                assert_eq!(l.grid[0] as i64, up(c / d("VEC"), d("LANES")));
-                assert!(l.grid[1] as i64 == up(items, d("THREADS") / d("LANES")).min(65_535));
+                let mma = spec.file == "conv_nhwc_depthwise_mma.cu";
+                let (vec, threads) = if mma { (8, 32 * d("WARPS")) } else { (d("VEC"), d("THREADS")) };
+                assert_eq!([items % per_image, c % vec, l.block[0] as i64], [0, 0, threads]);
+                assert_eq!(l.grid[0] as i64, up(c / vec, d("LANES")));
+                assert_eq!(l.grid[1] as i64, up(items, threads / d("LANES")).min(65_535));
                 Last {
                     n: items / per_image,
                     x: [c, h, w],
@@ -112,6 +114,26 @@ impl Memory<'_> {
         };
         let block_k = if splits > 1 { d("BLOCK_K") } else { 1 };
         self.sums(spec, l, &conv, splits, block_k);
+    }
+
+    pub(super) fn patches(&mut self, spec: &KernelSpec, l: &Launch) {
+        let v = i32s(&l.args[2]);
+        let [pieces, c, h, w, p, q, r, s, across, across_patch] = v[..10].try_into().unwrap();
+        for (i, d) in [across, across_patch, r, p, c].into_iter().enumerate() {
+            check_magic(v[10 + 2 * i] as u32, v[11 + 2 * i] as u32, d);
+        }
+        let vec = define(spec, "VEC");
+        assert_eq!([across * vec, across_patch * vec, s % vec, w % vec], [q * s, s, 0, 0]);
+        let n = pieces / (c * p * r * across);
+        let x = self.read(&l.args[0]);
+        let mut y = Vec::new();
+        for i in 0..n * p * q * c * r * s {
+            let (fs, fr, channel) = (i % s, i / s % r, i / s / r % c);
+            let patch = i / s / r / c;
+            let (oq, op, image) = (patch % q, patch / q % p, patch / q / p);
+            y.push(x[(((image * c + channel) * h + op * r + fr) * w + oq * s + fs) as usize]);
+        }
+        self.write(&l.args[1], y);
     }
 
     fn sums(&mut self, spec: &KernelSpec, l: &Launch, v: &Last, splits: i64, block_k: i64) {

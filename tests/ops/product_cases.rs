@@ -76,6 +76,9 @@ pub mod conv {
             case("to channels last, 7x7 stride 2", &[2, 3, 15, 17], &[16, 3, 7, 7], |c| {
                 (c.order, c.pads, c.strides) = (ChannelOrder::FirstToLast, vec![3; 4], vec![2, 2]);
             }),
+            case("to channels last, patches", &[2, 3, 17, 32], &[24, 3, 8, 16], |c| {
+                (c.order, c.strides) = (ChannelOrder::FirstToLast, vec![8, 16]);
+            }),
             case("to channels last, odd", &[1, 2, 9, 8], &[5, 2, 3, 2], |c| c.order = ChannelOrder::FirstToLast),
             case("to channels last, groups", &[1, 4, 9, 8], &[6, 2, 3, 2], |c| (c.order, c.group) = (ChannelOrder::FirstToLast, 2)),
             case("to channels last, one spatial axis", &[2, 3, 20], &[8, 3, 4], |c| c.order = ChannelOrder::FirstToLast),

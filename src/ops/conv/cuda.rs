@@ -252,7 +252,7 @@ impl Context<'_> {
 
     /// Channels last: pixels [n * pixels, c] by filters [m, c] transposed. Images are joined where every operand of the
     /// epilogue goes along.
-    fn as_product_of_pixels(&self) -> DeviceGemm {
+    pub(super) fn as_product_of_pixels(&self) -> DeviceGemm {
         let (n, c, m, pixels) = (self.g.n as i64, self.g.c as i64, self.g.m as i64, pixels(&self.g));
         let out = &self.p.outputs[0].dims;
         let rows = out.len().saturating_sub(1);

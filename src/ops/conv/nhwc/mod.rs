@@ -6,6 +6,7 @@
 
 mod depthwise;
 mod first;
+mod patches;
 mod product;
 
 use super::cuda::Context;
@@ -18,10 +19,11 @@ use crate::{bail, ensure, err};
 const DEPTHWISE: i64 = 32;
 const FIRST: i64 = 33;
 const PRODUCT: i64 = 34;
+const PATCHES: i64 = 35;
 
 /// Whether a tactic whose parameters begin with this number is one of this module.
 pub(super) fn is_kind(kind: i64) -> bool {
-    (DEPTHWISE..=PRODUCT).contains(&kind)
+    (DEPTHWISE..=PATCHES).contains(&kind)
 }
 
 /// Tactics for a problem whose output has its channels last, best guess first.
@@ -41,6 +43,9 @@ fn enumerate(cx: &Context<'_>, opt: &TacticOptions) -> Option<Vec<Tactic>> {
         return Some(depthwise::tactics(cx, opt, &fusion));
     }
     let mut out = first::tactics(cx, opt, &fusion);
+    if out.is_empty() {
+        out = patches::tactics(cx, opt);
+    }
     out.extend(product::tactics(cx, opt, &fusion, !out.is_empty()));
     Some(out)
 }
@@ -53,6 +58,7 @@ pub(super) fn program(cx: &Context<'_>, tactic: &Tactic) -> Result<StepProgram> 
         DEPTHWISE => depthwise::program(cx, tactic),
         FIRST => first::program(cx, tactic),
         PRODUCT => product::program(cx, tactic),
+        PATCHES => patches::program(cx, tactic),
         k => bail!(CorruptData, "tactic {} is of unknown kind {k}", tactic.name),
     }
 }
