@@ -448,7 +448,8 @@ DEVICE void tile_engine(Loader& loader, Finish& finish, const TensorMap* map_c, 
 #endif
     }
     if (SPLIT_K == 1) {
-        if (group_tid == 0) cp_async_bulk_wait_group<0>();  // shared memory is read from until then
+        // Shared memory is read from until then; the grid ends when what was read is written.
+        if (group_tid == 0) cp_async_bulk_wait_group_read<0>();
         __syncwarp();
         if (CLUSTER > 1) {  // none leaves while another may signal its barriers
             barrier_cluster_arrive_relaxed();
