@@ -112,7 +112,7 @@ impl DeviceGemm {
                 own.clear();
                 tiles.truncate(1);
             }
-            if !few_rows.is_empty() {
+            if !few_rows.is_empty() && opt.level <= TacticOptions::DEFAULT_LEVEL {
                 let (n_hopper, n_few) = if self.m <= 8 { (2, few_rows.len()) } else { (7, 2) };
                 hopper.truncate(n_hopper);
                 few_rows.truncate(n_few);
