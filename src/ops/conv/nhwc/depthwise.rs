@@ -30,9 +30,25 @@ const MMA: usize = 2;
 
 /// Rows and columns of a thread's pixels.
 const SHAPES: &[[usize; 2]] = &[[1, 1], [1, 2], [1, 4], [2, 2], [2, 4], [4, 2]];
-const THREADS: [usize; 2] = [64, 128];
-/// Candidates of each form.
-const OF_FORM: usize = 4;
+/// Form, rows and columns of a thread, threads and blocks on a multiprocessor of what won on an H200 where there is much to
+/// do, best first, and where there is little. With four blocks there are fewer registers for each thread and more threads that
+/// wait for memory.
+const MANY: &[(usize, usize, usize, usize, usize)] = &[
+    (SLIDING, 2, 2, 128, 4),
+    (MMA, 4, 2, 128, 4),
+    (SLIDING, 2, 4, 128, 1),
+    (SLIDING, 1, 4, 128, 4),
+    (MMA, 4, 2, 128, 1),
+    (SLIDING, 2, 2, 128, 1),
+];
+const FEW: &[(usize, usize, usize, usize, usize)] = &[
+    (SLIDING, 1, 1, 64, 1),
+    (SLIDING, 1, 1, 128, 1),
+    (SLIDING, 1, 2, 64, 1),
+    (SLIDING, 1, 2, 128, 1),
+];
+/// Candidates below the highest levels.
+const OFFERED: usize = 6;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Tile {
@@ -103,35 +119,29 @@ fn has_fragments(cx: &Context<'_>) -> bool {
 }
 
 pub(super) fn tactics(cx: &Context<'_>, opt: &TacticOptions, fusion: &Fusion) -> Vec<Tactic> {
+    let taps = cx.g.window.taps();
     let vec = vector(&[cx.g.c]).min(16 / cx.dtype.size());
     let vectors = cx.g.c / vec;
-    let all = opt.level > TacticOptions::DEFAULT_LEVEL;
-    let mut tiles = Vec::new();
-    for form in [MMA, SLIDING] {
+    let tile = |(form, rows, columns, threads, blocks)| {
         let lanes = wasting_least(vectors, if form == MMA { &[1, 2, 4] } else { &[1, 2, 3, 4] });
-        let mut own: Vec<Tile> = Vec::new();
-        for [rows, columns] in SHAPES.iter().copied().filter(|[r, c]| slides(cx, *r, *c)) {
-            if form == MMA && (columns % 2 == 1 || !has_fragments(cx)) {
-                continue;
-            }
-            for threads in THREADS {
-                own.push(Tile { vec, lanes, threads, rows, columns, form, blocks: 1 });
-                // Fewer registers, for more warps to wait for memory.
-                own.push(Tile { vec, lanes, threads, rows, columns, form, blocks: 512 / threads });
-            }
-        }
-        own.retain(|t| t.smem(cx.g.window.taps()) <= MAX_FILTERS);
-        own.sort_by(|a, b| cost(cx, a).total_cmp(&cost(cx, b)));
-        own.truncate(if all { own.len() } else { OF_FORM });
-        tiles.extend(own);
-    }
-    tiles.sort_by(|a, b| cost(cx, a).total_cmp(&cost(cx, b)));
+        Tile { vec, lanes, threads, rows, columns, form, blocks }
+    };
+    let warps = cx.p.outputs[0].numel() / vec / 32;
+    let few = warps < 64 * cx.dev.n_sm as usize;
+    let (first, then) = if few { (FEW, MANY) } else { (MANY, FEW) };
+    let mut tiles: Vec<Tile> = first
+        .iter()
+        .chain(then)
+        .map(|t| tile(*t))
+        .filter(|t| slides(cx, t.rows, t.columns) && (t.form != MMA || has_fragments(cx)) && t.smem(taps) <= MAX_FILTERS)
+        .collect();
     if tiles.is_empty() {
         let one = Tile { vec, lanes: 1, threads: 128, rows: 1, columns: 1, form: TAPS, blocks: 1 };
         let two = Tile { lanes: wasting_least(vectors, &[1, 2]), ..one };
-        tiles.push(if two.smem(cx.g.window.taps()) <= MAX_FILTERS { two } else { one });
+        tiles.push(if two.smem(taps) <= MAX_FILTERS { two } else { one });
     }
-    tiles.truncate(opt.max_candidates());
+    let most = if opt.level > TacticOptions::DEFAULT_LEVEL { tiles.len() } else { OFFERED };
+    tiles.truncate(opt.max_candidates().min(most));
     tiles.iter().map(|t| tactic(cx, t, fusion)).collect()
 }
 
@@ -139,25 +149,6 @@ pub(super) fn tactics(cx: &Context<'_>, opt: &TacticOptions, fusion: &Fusion) ->
 fn wasting_least(vectors: usize, of: &[usize]) -> usize {
     let used = |l: usize| vectors.next_multiple_of(l);
     of.iter().copied().min_by_key(|l| (used(*l), std::cmp::Reverse(*l))).unwrap_or(1)
-}
-
-/// Time in arbitrary units, for ranking: instructions of a multiprocessor, and what is read and written.
-fn cost(cx: &Context<'_>, t: &Tile) -> f64 {
-    let w = &cx.g.window;
-    let items = cx.g.n * t.groups(cx)[0];
-    let blocks = items.div_ceil(t.pixels()) * t.chunks(cx);
-    let warps = (blocks * t.threads / 32) as f64;
-    let columns = (t.columns - 1) * w.stride[2] + w.kernel[2];
-    let inputs = ((t.rows - 1) * w.stride[1] + w.kernel[1]) * columns;
-    let outputs = t.rows * t.columns;
-    let work = match t.form {
-        // Fragments of two taps of two pixels for pairs of channels, and the moves that put them together.
-        MMA => inputs * 8 + outputs * (w.kernel[1] * w.kernel[2].div_ceil(2) * 6 + 40),
-        _ => inputs * (t.vec + 5) + outputs * t.vec * (w.taps() + 5) + w.taps() * t.rows * 2,
-    };
-    // Below a few warps a multiprocessor waits more than it works.
-    let rounds = (warps / (cx.dev.n_sm.max(1) as f64 * 8.0)).max(0.5);
-    rounds * (work as f64 + 100.0) + 300.0 + inputs as f64 * 6.0
 }
 
 fn tactic(cx: &Context<'_>, t: &Tile, fusion: &Fusion) -> Tactic {

@@ -35,7 +35,9 @@ const fn tile(h: usize, q: usize, n: usize, warp_n: usize, warps: usize, fragmen
 }
 
 const TILES: &[Tile] = &[
+    tile(8, 1, 64, 32, 4, 4),
     tile(8, 1, 64, 32, 4, 2),
+    tile(8, 1, 64, 16, 8, 4),
     tile(8, 2, 64, 32, 4, 2),
     tile(4, 1, 64, 32, 4, 2),
     tile(16, 1, 64, 32, 8, 2),
@@ -125,7 +127,7 @@ pub(super) fn tactics(cx: &Context<'_>, opt: &TacticOptions, fusion: &Fusion) ->
         .copied()
         .collect();
     tiles.sort_by(|a, b| cost(cx, a).total_cmp(&cost(cx, b)));
-    tiles.truncate(opt.max_candidates().min(if opt.level > TacticOptions::DEFAULT_LEVEL { 12 } else { 4 }));
+    tiles.truncate(opt.max_candidates().min(if opt.level > TacticOptions::DEFAULT_LEVEL { 12 } else { 6 }));
     tiles.iter().map(|t| tactic(cx, t, pitch, fusion)).collect()
 }
 
